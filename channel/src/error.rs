@@ -149,6 +149,14 @@ pub enum Error {
         /// The channel.
         channel: String,
     },
+    /// Memory cannot be an object, or a frame of objects is invalid.
+    #[error("channel {channel}: {what}")]
+    Object {
+        /// The channel.
+        channel: String,
+        /// What is wrong, and what to do.
+        what: String,
+    },
     /// There is no free memory to which a frame can be copied.
     #[error("channel {channel}: no memory to copy a frame of {size} bytes to")]
     NoMemory {

@@ -92,8 +92,9 @@ pub use protocol::{
     name::ChannelName,
 };
 pub use reader::{
-    CopyTarget, Event, Frame, FrameData, Next, ObservedReader, ObservedStatus, Observer, PinnedFrame, ReadLimits,
-    Reader, ReaderHandle, ReaderOptions, ReaderStats, SegmentFile,
+    CopyTarget, Event, Frame, FrameData, FramePart, MappedPart, Next, ObjectFault, ObjectFrame, ObservedReader,
+    ObservedStatus, Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats,
+    ReceivedObject, SegmentFile,
 };
 pub use segment::{
     discovery::{channels, possible_channels, segment_version},
@@ -105,11 +106,13 @@ pub use sys::{
     clock::monotonic_ns,
     copy::Copier,
     directory::{Directory, DirectoryFault},
+    object_file::ObjectKind,
     space::{Space, SpaceLimit},
     watch::{Watch, WatchStop},
 };
 pub use writer::{
-    Batch, Caps, Leftover, NewEvent, ServiceReport, Shortage, Slot, Upstream, Writer, WriterOptions, WriterStats,
+    Batch, Caps, Leftover, NewEvent, Object, ObjectPart, Objects, ServiceReport, Shortage, Slot, Upstream, Writer,
+    WriterOptions, WriterStats,
 };
 
 /// The examples of the README, which `cargo test --doc` compiles.

@@ -37,6 +37,11 @@ impl Channel {
         self.0.lock_file_path().into()
     }
 
+    /// The path of the socket, which only a channel with objects has.
+    pub fn socket(&self) -> PathBuf {
+        self.0.socket_path().into()
+    }
+
     /// The paths of the segment and of the lock file.
     pub fn files(&self) -> [PathBuf; 2] {
         [self.segment(), self.lock_file()]
@@ -47,17 +52,17 @@ impl Channel {
         self.files().iter().all(|file| file.exists())
     }
 
-    /// Removes the segment and the lock file, if they exist.
+    /// Removes the segment, the lock file and the socket, if they exist.
     pub fn remove_files(&self) {
-        for file in self.files() {
+        for file in self.files().into_iter().chain([self.socket()]) {
             let _ = std::fs::remove_file(file);
         }
     }
 
-    /// Checks that the channel's writer has left neither the segment nor the lock file.
+    /// Checks that the channel's writer has left neither the segment nor the lock file nor a socket.
     #[track_caller]
     pub fn assert_removed(&self) {
-        for file in self.files() {
+        for file in self.files().into_iter().chain([self.socket()]) {
             assert!(!file.exists(), "{} is left", file.display());
         }
     }

@@ -128,6 +128,24 @@ failpoints! {
     QuotaWithdrawn 100,
     /// Writer: it is about to set another quota.
     QuotaDue 10,
+    /// Writer: a socket for the descriptors of objects exists, and has no name and its final mode yet.
+    SocketMade 100,
+    /// Writer: the socket has its name, and nobody answers yet.
+    SocketNamed 100,
+    /// Writer: the owner value of a frame is stored, and the frame is not published yet.
+    OwnerStored 1,
+    /// Writer: a frame of objects is published, and former frames are not retired yet.
+    RetireDue 1,
+    /// Writer: frames are retired, and the buffers are not given back yet.
+    OwnersDue 1,
+    /// Writer: a reader's request for an object is received, and not answered yet.
+    RequestReceived 10,
+    /// Reader: it needs an object, and has not connected yet. It may have pinned the frame.
+    ObjectDue 10,
+    /// Reader: its request for an object is sent, and no answer has come yet.
+    RequestSent 10,
+    /// Reader: the descriptor of an object has come, and is not checked yet.
+    DescriptorReceived 10,
     /// Writer: it is closing the channel, and the segment has lost its name.
     CloseUnnamed 100,
     /// Writer: it is closing the channel, and the segment's state says that it is closed.

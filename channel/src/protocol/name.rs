@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The name of a channel, and the paths of its two files.
+//! The name of a channel, and the paths of its files.
 
 use crate::{
     Error,
     sys::{directory::Directory, files::STAGING_PREFIX},
 };
 
-/// The name of a channel: 1 to 250 bytes, without `/` and NUL. It does not start with `sem.` or `.rsshm-`, and it is
-/// not `.` or `..`.
+/// The name of a channel: 1 to 250 bytes, without `/` and NUL. It does not start with `sem.`, `fds.` or
+/// `.rsshm-`, and it is not `.` or `..`.
 ///
 /// The limit of 250 bytes leaves room for the `sem.` that the C library puts before the name of a semaphore (NAME_MAX
-/// is 255). A channel whose name starts with `sem.` would use the file of another channel's semaphore.
+/// is 255). A channel whose name starts with `sem.` would use the file of another channel's semaphore. In the same way, a name that starts with
+/// `fds.` would be the socket of another channel.
 ///
 /// # Examples
 ///
@@ -43,6 +44,8 @@ impl ChannelName {
             "it contains a NUL"
         } else if name.starts_with("sem.") {
             "the prefix \"sem.\" is reserved for the files of semaphores"
+        } else if name.starts_with(SOCKET_PREFIX) {
+            "the prefix \"fds.\" is reserved for the sockets of channels"
         } else if name.starts_with(STAGING_PREFIX) {
             "the prefix \".rsshm-\" is reserved for staging files"
         } else if name == "." || name == ".." {
@@ -83,7 +86,15 @@ impl ChannelName {
     pub fn lock_file_path(&self) -> String {
         Directory::current().join(&format!("sem.{}", self.0))
     }
+
+    /// The path of the socket, in [`Directory::current`]. Only a channel whose frames are objects has a socket.
+    pub fn socket_path(&self) -> String {
+        Directory::current().join(&format!("{SOCKET_PREFIX}{}", self.0))
+    }
 }
+
+/// The prefix of the name of a socket.
+const SOCKET_PREFIX: &str = "fds.";
 
 /// Decodes the percent escapes of `text`; `None` if an escape is invalid, or if the result is not UTF-8.
 fn unescape(text: &str) -> Option<String> {
@@ -132,6 +143,7 @@ mod tests {
             ("a/b", "slash"),
             ("a\0b", "NUL"),
             ("sem.cam0", "sem."),
+            ("fds.cam0", "fds."),
             (".", "directory"),
             ("..", "directory"),
             (".rsshm-1-0", "staging"),

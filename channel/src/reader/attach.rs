@@ -81,13 +81,13 @@ impl Attachment {
                         Arc::new(EntryLock::new(byte, lock_file.file_id(), lock))
                     }
                     LockAttempt::AllTaken => {
-                        return Ok(Some((Self::observe(segment), Some(ObserverReason::NoEntry))));
+                        return Ok(Some((Self::observe(name, segment), Some(ObserverReason::NoEntry))));
                     }
                     LockAttempt::NameChanged => return Ok(None),
                 }
             }
         };
-        Ok(Self::join(segment, lock, followed_to).map(|attachment| (attachment, None)))
+        Ok(Self::join(name, segment, lock, followed_to).map(|attachment| (attachment, None)))
     }
 
     fn open_as_observer(
@@ -97,11 +97,13 @@ impl Attachment {
         reason: ObserverReason,
     ) -> Result<Option<(Self, Option<ObserverReason>)>, Error> {
         let segment = Segment::open(name, file, stat, Access::Observe)?;
-        Ok(segment.is_current().then(|| (Self::observe(segment), Some(reason))))
+        Ok(segment
+            .is_current()
+            .then(|| (Self::observe(name, segment), Some(reason))))
     }
 
-    fn observe(segment: Segment) -> Self {
-        Self::new(segment, None)
+    fn observe(name: &ChannelName, segment: Segment) -> Self {
+        Self::new(name, segment, None)
     }
 
     /// Observes the segment that has the channel's name now, also if no frame can follow in it. `None` if there is no
@@ -110,7 +112,7 @@ impl Attachment {
         let Some((file, stat, _)) = open_file(name, true)? else {
             return Ok(None);
         };
-        Segment::open(name, file, &stat, Access::Observe).map(|segment| Some(Self::observe(segment)))
+        Segment::open(name, file, &stat, Access::Observe).map(|segment| Some(Self::observe(name, segment)))
     }
 
     /// Joins the reader table. From here on the writer counts this reader and its pins. A newcomer gets `None` if the
@@ -133,7 +135,7 @@ impl Attachment {
     ///   not continue yet, because this reader may still find that the segment is superseded.
     /// - From ATTACHED on, a writer that waits for a reader continues, and this reader receives everything that the
     ///   writer publishes.
-    fn join(segment: Segment, lock: Arc<EntryLock>, followed_to: Option<u64>) -> Option<Self> {
+    fn join(name: &ChannelName, segment: Segment, lock: Arc<EntryLock>, followed_to: Option<u64>) -> Option<Self> {
         let before_first = segment.header.first_seq.saturating_sub(1);
         let is_following = followed_to.is_some_and(|cursor| cursor <= before_first);
         let generation = prepare(&segment, &lock, is_following.then_some(before_first));
@@ -141,7 +143,7 @@ impl Attachment {
             .tables
             .entry(lock.index)
             .announce(&segment.tables.status().joins);
-        let mut attachment = Self::new(segment, Some(OwnEntry::new(lock, generation)));
+        let mut attachment = Self::new(name, segment, Some(OwnEntry::new(lock, generation)));
         if !is_following && !attachment.confirm_newcomer() {
             attachment.leave(reader_state::LEFT);
             return None;
@@ -186,13 +188,14 @@ impl Attachment {
     pub(crate) fn for_fuzzing(segment: Segment, has_entry: bool) -> Option<Self> {
         use crate::sys::lock::OfdLock;
 
+        let name = ChannelName::new("fuzzing").ok()?;
         if !has_entry {
-            return Some(Self::observe(segment));
+            return Some(Self::observe(&name, segment));
         }
         let lock = OfdLock::keep(segment.file.try_clone().ok()?).ok()?;
         let lock = EntryLock::new(FIRST_READER_BYTE, segment.file_id, lock);
         // The reader joins as if it came from a former segment, because a newcomer needs a living writer.
-        Self::join(segment, Arc::new(lock), Some(0))
+        Self::join(&name, segment, Arc::new(lock), Some(0))
     }
 }
 

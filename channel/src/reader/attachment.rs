@@ -7,9 +7,13 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{
     copy_target::CopyTarget,
     entry::{EntryLock, OwnEntry},
+    object_cache::ObjectCache,
+    object_fetch::{FetchError, ObjectFault},
+    received_object::copy_parts,
     runs::{FrameLocation, Run, Runs},
 };
 use crate::{
+    ChannelName,
     protocol::{
         failpoint::{Failpoint, failpoint},
         keyframe::KeyframeRequest,
@@ -33,6 +37,8 @@ pub(crate) struct Attachment {
     pub(super) protected_after: u64,
     /// `None` for an observer.
     pub(super) own_entry: Option<OwnEntry>,
+    /// The objects that this reader has received; `None` in a segment whose slots have the bytes of the frames.
+    pub(super) objects: Option<ObjectCache>,
 }
 
 /// The status of a segment when a reader opened it.
@@ -64,8 +70,9 @@ pub(crate) struct FrameInfo {
 }
 
 impl Attachment {
-    pub(super) fn new(segment: Segment, own_entry: Option<OwnEntry>) -> Self {
+    pub(super) fn new(name: &ChannelName, segment: Segment, own_entry: Option<OwnEntry>) -> Self {
         Self {
+            objects: segment.has_objects().then(|| ObjectCache::new(name)),
             initial: InitialStatus::load(segment.tables.status()),
             protected_after: 0,
             segment: Arc::new(segment),
@@ -224,6 +231,13 @@ impl Attachment {
     /// Copies a frame with pread, without pinning its slot. `None` if the writer overwrites the frame meanwhile, the
     /// descriptor is invalid, or `target` has no memory.
     pub(super) fn copy_unpinned(&self, location: FrameLocation, target: &mut dyn CopyTarget) -> Option<FrameInfo> {
+        if let Some(objects) = &self.objects {
+            return match self.copy_objects_unpinned(objects, location, target) {
+                Ok(info) => info,
+                Err(FetchError::Failed(fault)) => objects.fail(fault),
+                Err(FetchError::Interrupted | FetchError::Denied(_)) => None,
+            };
+        }
         let FrameLocation { run, position } = location;
         let seq = &self.segment.slot_record(run.slot).seq;
         if !ring::has_run(seq, run.first) {
@@ -252,6 +266,39 @@ impl Attachment {
         };
         failpoint(Failpoint::CopyUnchecked);
         ring::still_has_run(seq, run.first).then_some(FrameInfo { descriptor, metadata })
+    }
+
+    /// Copies a frame of objects without pinning its slot. `None` if the writer overwrites the frame meanwhile, if its
+    /// descriptor is invalid, if its memory cannot be got, or if `target` has no memory.
+    pub(super) fn copy_objects_unpinned(
+        &self,
+        objects: &ObjectCache,
+        location: FrameLocation,
+        target: &mut dyn CopyTarget,
+    ) -> Result<Option<FrameInfo>, FetchError> {
+        let run = location.run;
+        let seq = &self.segment.slot_record(run.slot).seq;
+        let found = || {
+            let descriptor = self.runs().describe_unpinned(location)?;
+            let table = self.segment.read_references(run.slot, &descriptor)?;
+            let metadata = self.segment.read_metadata(run.slot, descriptor.metadata_size);
+            ring::still_has_run(seq, run.first).then_some((descriptor, table, metadata))
+        };
+        let Some((descriptor, table, metadata)) = found() else {
+            return Ok(None);
+        };
+        // The objects are found before the target allocates the size that the descriptor states.
+        let Some(parts) = objects.find(&self.segment, &table, descriptor.size)? else {
+            return Ok(None);
+        };
+        let Some(bytes) = target.prepare(descriptor.size as usize) else {
+            return Ok(None);
+        };
+        failpoint(Failpoint::CopyUnpinned);
+        copy_parts(&parts, bytes).map_err(ObjectFault::from)?;
+        failpoint(Failpoint::CopyUnchecked);
+        // Upstream gets the memory back only after the seq is 0, so an unchanged seq means that the copy is the frame.
+        Ok(ring::still_has_run(seq, run.first).then_some(FrameInfo { descriptor, metadata }))
     }
 
     /// Stores `seq` as the cursor: this reader has taken all frames up to `seq`, or does not want them.

@@ -12,6 +12,7 @@ use super::{
     attachment::Attachment,
     entry::EntryLock,
     handle::{HandleState, ReaderHandle},
+    object_fetch::ObjectFault,
     options::ReaderOptions,
 };
 use crate::{
@@ -104,6 +105,11 @@ impl Connection {
         }
     }
 
+    /// Takes the reason why the last frame of objects was missed, if its memory could not be got.
+    pub(super) fn take_object_fault(&self) -> Option<ObjectFault> {
+        self.attachment()?.objects.as_ref()?.take_fault()
+    }
+
     pub(super) fn is_attached(&self) -> bool {
         self.attachment().is_some()
     }
@@ -143,6 +149,9 @@ impl Connection {
         // The reader leaves the former segment only after it has joined the new one. A lossless writer waits until the
         // reader has left, and must then find the reader in the new segment.
         self.leave_former(reader_state::MOVED);
+        if let Some(objects) = &attachment.objects {
+            objects.set_waiter(&self.shared.waiter);
+        }
         let attachment = Arc::new(attachment);
         *self.shared.attachment() = Some(Arc::clone(&attachment));
         self.state = ConnectionState::Attached(attachment);

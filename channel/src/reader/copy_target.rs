@@ -2,6 +2,8 @@
 
 //! The memory into which a reader copies frames.
 
+use crate::Error;
+
 /// Memory for the frames that a [`Reader`](crate::Reader) or an [`Observer`](crate::Observer) copies. `Vec<u8>`
 /// implements this trait.
 ///
@@ -33,6 +35,17 @@ impl CopyTarget for Vec<u8> {
         self.resize(size, 0);
         Some(self)
     }
+}
+
+/// Why a frame that exists could not be taken.
+#[derive(Debug)]
+pub(super) enum TakeFailure {
+    /// The target has no memory for the frame, whose size in bytes this is.
+    NoTargetMemory(usize),
+    /// The reader was interrupted while it waited for the memory of the frame.
+    Interrupted,
+    /// This user may not have the memory of the frames.
+    Denied(Error),
 }
 
 /// A target that remembers whether it had no memory for a frame.

@@ -2,7 +2,7 @@
 
 //! The results of [`Reader::next`](crate::Reader::next).
 
-use super::{events::Event, pinned::PinnedFrame};
+use super::{events::Event, object_frame::ObjectFrame, pinned::PinnedFrame, received_object::FramePart};
 use crate::protocol::layout::FrameDescriptor;
 
 /// The bytes of a frame.
@@ -12,6 +12,9 @@ pub enum FrameData {
     /// The bytes are in shared memory. They do not change until this value is dropped, unless the writer evicts the
     /// reader.
     InPlace(PinnedFrame),
+    /// The bytes are in the memory of objects, such as the buffers of a camera. Only a reader that accepts them
+    /// ([`ReadLimits::accepts_objects`](crate::ReadLimits::accepts_objects)) gets them.
+    Objects(ObjectFrame),
     /// The bytes are in the [`CopyTarget`](crate::CopyTarget).
     Copied,
 }
@@ -53,11 +56,33 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The bytes of the frame. `copy` is the memory that was given to [`Reader::next`](crate::Reader::next) as the
+    /// The parts of a frame of objects; empty for every other frame.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::fd::AsRawFd;
+    ///
+    /// fn describe(frame: &rsshm_channel::Frame) {
+    ///     for part in frame.objects() {
+    ///         let object = part.object();
+    ///         println!("{} bytes at {} of {} {}", part.size(), part.offset(), object.kind(), object.as_raw_fd());
+    ///     }
+    /// }
+    /// ```
+    pub fn objects(&self) -> &[FramePart] {
+        match &self.data {
+            FrameData::Objects(objects) => objects.parts(),
+            FrameData::InPlace(_) | FrameData::Copied => &[],
+        }
+    }
+
+    /// The bytes of the frame; none if they are in the memory of objects. `copy` is the memory that was given to [`Reader::next`](crate::Reader::next) as the
     /// target.
     pub fn bytes<'a>(&'a self, copy: &'a [u8]) -> &'a [u8] {
         match &self.data {
             FrameData::InPlace(pinned) => pinned.as_ref(),
+            FrameData::Objects(_) => &[],
             FrameData::Copied => copy.get(..self.descriptor.size as usize).unwrap_or(copy),
         }
     }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::{
     attachment::{Attachment, FrameInfo},
-    copy_target::{CheckedTarget, CopyTarget},
+    copy_target::{CheckedTarget, CopyTarget, TakeFailure},
     frame::{Frame, FrameData},
     keyframes::KeyframeSync,
+    object_take::take_objects,
     options::ReadLimits,
     pinned::{PinnedFrame, Refused},
     runs::{self, Delivered, FrameLocation},
@@ -51,9 +52,6 @@ pub(super) struct FrameRange {
     /// The seq of a frame with which the reader can start: a keyframe, or a header before one.
     start: Option<u64>,
 }
-
-/// The error of a target that has no memory for a frame. The field is the size of the frame in bytes.
-pub(super) struct NoTargetMemory(pub(super) usize);
 
 impl FrameCursor {
     pub(super) fn new() -> Self {
@@ -138,7 +136,7 @@ impl FrameCursor {
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
         stats: &mut ReaderStats,
-    ) -> Result<Option<Frame>, NoTargetMemory> {
+    ) -> Result<Option<Frame>, TakeFailure> {
         let FrameRange {
             first: mut seq,
             mut after,
@@ -198,7 +196,7 @@ impl FrameCursor {
         attachment.set_cursor(seq);
         stats.received += 1;
         match data {
-            FrameData::InPlace(_) => stats.in_place += 1,
+            FrameData::InPlace(_) | FrameData::Objects(_) => stats.in_place += 1,
             FrameData::Copied => stats.copied += 1,
         }
         Frame {
@@ -233,7 +231,10 @@ fn get_frame(
     location: FrameLocation,
     target: &mut dyn CopyTarget,
     limits: ReadLimits,
-) -> Result<Option<(FrameInfo, FrameData)>, NoTargetMemory> {
+) -> Result<Option<(FrameInfo, FrameData)>, TakeFailure> {
+    if let Some(objects) = &attachment.objects {
+        return take_objects(attachment, objects, location, target, limits);
+    }
     let quota = attachment.quota();
     let held = attachment.held();
     let pinned = if held < quota {
@@ -260,7 +261,7 @@ fn get_frame(
     };
     match target.failed_size {
         // Without this error, the reader would skip an intact frame and nobody would notice.
-        Some(size) => Err(NoTargetMemory(size)),
+        Some(size) => Err(TakeFailure::NoTargetMemory(size)),
         None => Ok(result),
     }
 }

@@ -10,7 +10,7 @@ use crate::{protocol::keyframe::KeyframeRequest, segment::wait::Waiter, sys::syn
 /// The data that a reader shares with its handles.
 #[derive(Debug, Default)]
 pub(super) struct HandleState {
-    pub(super) waiter: Waiter,
+    pub(super) waiter: Arc<Waiter>,
     /// The attachment to the segment in which requests are stored.
     attachment: Mutex<Option<Arc<Attachment>>>,
 }

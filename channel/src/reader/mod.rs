@@ -19,10 +19,15 @@ mod frames;
 mod handle;
 mod keyframes;
 mod next;
+mod object_cache;
+mod object_fetch;
+mod object_frame;
+mod object_take;
 mod observed;
 mod observer;
 mod options;
 mod pinned;
+mod received_object;
 mod runs;
 mod stats;
 
@@ -36,10 +41,13 @@ pub use self::{
     events::Event,
     frame::{Frame, FrameData, Next},
     handle::ReaderHandle,
+    object_fetch::ObjectFault,
+    object_frame::{MappedPart, ObjectFrame},
     observed::{ObservedReader, ObservedStatus, SegmentFile},
     observer::Observer,
     options::{ReadLimits, ReaderOptions},
     pinned::PinnedFrame,
+    received_object::{FramePart, ReceivedObject},
     stats::ReaderStats,
 };
 use crate::{
@@ -210,6 +218,12 @@ impl Reader {
     /// The counts of this reader so far.
     pub fn stats(&self) -> ReaderStats {
         self.stats
+    }
+
+    /// Takes the reason why the reader has missed a frame of objects: it could not get the frame's memory. `None` if
+    /// there was no such fault since the last call.
+    pub fn take_object_fault(&self) -> Option<ObjectFault> {
+        self.connection.take_object_fault()
     }
 
     /// Skips to the newest frame: the next frame is the newest one, or the newest keyframe in a compressed stream.

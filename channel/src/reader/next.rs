@@ -8,11 +8,8 @@ use std::{
 };
 
 use super::{
-    CopyTarget, Next, ReadLimits, Reader, SegmentInfo,
-    attachment::Attachment,
-    connection::LIVENESS_INTERVAL,
-    events::EventQueue,
-    frames::{MAX_SEQ, NoTargetMemory},
+    CopyTarget, Next, ReadLimits, Reader, SegmentInfo, attachment::Attachment, connection::LIVENESS_INTERVAL,
+    copy_target::TakeFailure, events::EventQueue, frames::MAX_SEQ,
 };
 use crate::{
     Error,
@@ -217,12 +214,14 @@ impl Reader {
                 Ok(Some(frame)) => return Ok(Some(Next::Frame(frame))),
                 // The cursor is at `last` now, so the loop ends, or continues with the event.
                 Ok(None) => {}
-                Err(NoTargetMemory(size)) => {
+                Err(TakeFailure::NoTargetMemory(size)) => {
                     return Err(Error::NoMemory {
                         channel: self.name.to_string(),
                         size,
                     });
                 }
+                Err(TakeFailure::Interrupted) => return Ok(Some(Next::Interrupted)),
+                Err(TakeFailure::Denied(error)) => return Err(error),
             }
         }
     }

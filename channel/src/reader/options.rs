@@ -48,6 +48,9 @@ pub struct ReadLimits {
     pub max_behind: u32,
     /// How many frames may be held in place at a time; further frames are copied.
     pub max_held: u32,
+    /// Whether frames of objects are delivered as objects
+    /// ([`FrameData::Objects`](crate::FrameData::Objects)). Otherwise the reader copies them.
+    pub accepts_objects: bool,
 }
 
 impl Default for ReadLimits {
@@ -55,6 +58,7 @@ impl Default for ReadLimits {
         Self {
             max_behind: 0,
             max_held: 4,
+            accepts_objects: false,
         }
     }
 }
@@ -71,6 +75,13 @@ impl ReadLimits {
     #[must_use]
     pub fn max_held(mut self, max_held: u32) -> Self {
         self.max_held = max_held;
+        self
+    }
+
+    /// Sets [`accepts_objects`](Self::accepts_objects).
+    #[must_use]
+    pub fn accepts_objects(mut self, accepts_objects: bool) -> Self {
+        self.accepts_objects = accepts_objects;
         self
     }
 

@@ -10,7 +10,11 @@ use super::{
     attachment::{Attachment, FrameInfo},
     runs::FrameLocation,
 };
-use crate::protocol::{layout::RunRecord, pins::PinResult, run::RUN_RECORD_SIZE};
+use crate::protocol::{
+    layout::{ReferenceTable, RunRecord},
+    pins::PinResult,
+    run::RUN_RECORD_SIZE,
+};
 
 /// A frame in shared memory. The bytes do not change until this value is dropped, unless the writer evicts the reader.
 ///
@@ -68,7 +72,7 @@ impl PinnedFrame {
             frame.appended_info(location.position.offset)
         }?;
         frame.offset = info.descriptor.data_offset;
-        frame.size = info.descriptor.size;
+        frame.size = attachment.segment.size_in_slot(&info.descriptor);
         Some((frame, info))
     }
 
@@ -76,7 +80,7 @@ impl PinnedFrame {
     fn first_info(&self) -> Option<FrameInfo> {
         let segment = &self.attachment.segment;
         let descriptor = segment.read_descriptor(self.slot);
-        descriptor.fits(segment.header.slot_size).then(|| FrameInfo {
+        segment.fits(&descriptor).then(|| FrameInfo {
             descriptor,
             metadata: segment.read_metadata(self.slot, descriptor.metadata_size),
         })
@@ -87,7 +91,7 @@ impl PinnedFrame {
         let mut record = RunRecord::zeroed();
         bytemuck::bytes_of_mut(&mut record).copy_from_slice(self.bytes(offset, RUN_RECORD_SIZE)?);
         let descriptor = record.descriptor(offset);
-        if !descriptor.fits(self.attachment.segment.header.slot_size) {
+        if !self.attachment.segment.fits(&descriptor) {
             return None;
         }
         let metadata = self.bytes(descriptor.metadata_offset()?, descriptor.metadata_size.into())?;
@@ -95,6 +99,19 @@ impl PinnedFrame {
             descriptor,
             metadata: metadata.to_vec(),
         })
+    }
+
+    /// The references of a frame of objects, which the slot has instead of the frame's bytes.
+    pub(super) fn references(&self) -> Option<ReferenceTable> {
+        bytemuck::try_pod_read_unaligned(self.as_ref()).ok()
+    }
+
+    /// The name of the channel of a frame of objects.
+    pub(super) fn channel(&self) -> &str {
+        self.attachment
+            .objects
+            .as_ref()
+            .map_or("", |objects| objects.name().as_str())
     }
 
     /// The `length` bytes at `offset` in the slot; `None` if they are not entirely inside it.

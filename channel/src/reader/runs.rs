@@ -212,7 +212,7 @@ impl Runs<'_> {
             self.segment.read_appended(run.slot, position.offset)?
         };
         let has_run = ring::still_has_run(&self.segment.slot_record(run.slot).seq, run.first);
-        (has_run && descriptor.fits(self.segment.header.slot_size)).then_some(descriptor)
+        (has_run && self.segment.fits(&descriptor)).then_some(descriptor)
     }
 
     /// Whether a reader can start with the frame at `location`. The answer may be outdated at once.

@@ -27,7 +27,8 @@ use crate::{
     ChannelName, Error,
     protocol::{
         layout::{
-            self, DESCRIPTOR_STRIDE, EVENT_STRIDE, EventRecord, FrameDescriptor, Header, RunRecord, SlotRecord, flags,
+            self, DESCRIPTOR_STRIDE, EVENT_STRIDE, EventRecord, FrameDescriptor, Header, ReferenceTable, RunRecord,
+            SlotRecord, flags,
         },
         record,
         run::RUN_RECORD_SIZE,
@@ -261,6 +262,45 @@ impl Segment {
     /// Whether slots may have runs of several frames.
     pub(crate) fn has_runs(&self) -> bool {
         self.header.flags & flags::RUNS != 0
+    }
+
+    /// Whether the slots have references to objects instead of the bytes of frames.
+    #[inline]
+    pub(crate) fn has_objects(&self) -> bool {
+        self.header.flags & flags::OBJECTS != 0
+    }
+
+    /// Whether everything that `descriptor` describes is within bounds.
+    #[inline]
+    pub(crate) fn fits(&self, descriptor: &FrameDescriptor) -> bool {
+        if self.has_objects() {
+            descriptor.fits_as_references(self.header.slot_size)
+        } else {
+            descriptor.fits(self.header.slot_size)
+        }
+    }
+
+    /// How many bytes the frame of `descriptor` has in its slot.
+    #[inline]
+    pub(crate) fn size_in_slot(&self, descriptor: &FrameDescriptor) -> u64 {
+        if self.has_objects() {
+            size_of::<ReferenceTable>() as u64
+        } else {
+            descriptor.size
+        }
+    }
+
+    /// Copies the table of references from the file, without a pin. `None` if it is not inside the slot, or the file has
+    /// no memory for the slot. The copy is valid under the condition that [`read_descriptor`](Self::read_descriptor)
+    /// names.
+    pub(crate) fn read_references(&self, slot: usize, descriptor: &FrameDescriptor) -> Option<ReferenceTable> {
+        if !self.fits(descriptor) || !self.is_committed(slot) {
+            return None;
+        }
+        let mut table = ReferenceTable::zeroed();
+        let offset = self.header.slots_offset + self.slot_offset(slot) + descriptor.data_offset;
+        let is_read = files::read_exactly(&self.file, bytemuck::bytes_of_mut(&mut table), offset) == Ok(true);
+        is_read.then_some(table)
     }
 
     pub(crate) fn slot_record(&self, slot: usize) -> &SlotRecord {

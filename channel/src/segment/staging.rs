@@ -6,7 +6,10 @@ use std::{
     fs::OpenOptions,
     hash::{BuildHasher, Hasher, RandomState},
     io,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -34,6 +37,12 @@ const MAX_ATTEMPTS: u32 = 10;
 /// The least age of a staging file that counts as abandoned.
 const MIN_SWEEP_AGE: Duration = Duration::from_secs(10);
 
+/// A new name for a file that is being prepared.
+pub(crate) fn new_name() -> String {
+    let random = RandomState::new().build_hasher().finish();
+    format!("{STAGING_PREFIX}{}-{random:016x}", std::process::id())
+}
+
 /// A file that is being prepared. It is removed on drop, unless [`persist`](Self::persist) has renamed it.
 #[derive(Debug)]
 pub(crate) struct StagingFile {
@@ -47,10 +56,8 @@ impl StagingFile {
     pub(crate) fn create() -> io::Result<Self> {
         let directory = Directory::current();
         directory.require().map_err(io::Error::other)?;
-        let pid = std::process::id();
         for _ in 0..MAX_ATTEMPTS {
-            let random = RandomState::new().build_hasher().finish();
-            let path = directory.join(&format!("{STAGING_PREFIX}{pid}-{random:016x}"));
+            let path = directory.join(&new_name());
             let created = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -123,13 +130,22 @@ pub(crate) fn sweep_staging_files() {
         else {
             continue;
         };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        let is_old = metadata
+            .modified()
+            .is_ok_and(|time| SystemTime::now().duration_since(time).unwrap_or_default() > MIN_SWEEP_AGE);
+        if metadata.file_type().is_socket() {
+            // A socket cannot be opened, so it has no lock. It gets its real name within a few system calls.
+            if is_old && metadata.uid() == geteuid().as_raw() {
+                let _ = unlink(path.as_str());
+            }
+            continue;
+        }
         let Ok(Some(file)) = open(&path, true) else {
             continue;
         };
-        let is_old = entry
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .is_ok_and(|time| SystemTime::now().duration_since(time).unwrap_or_default() > MIN_SWEEP_AGE);
         let is_own = fstat(&file).is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
         if is_own && is_old && lock::is_locked(&file, layout::WRITER_BYTE) == Ok(false) {
             let _ = unlink(path.as_str());

@@ -12,10 +12,12 @@ pub(crate) mod futex;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod memory_limit;
+pub(crate) mod object_file;
 pub(crate) mod page;
 pub(crate) mod semaphore;
 #[cfg(debug_assertions)]
 pub(crate) mod signal;
+pub(crate) mod socket;
 pub(crate) mod space;
 pub(crate) mod sync;
 pub(crate) mod watch;

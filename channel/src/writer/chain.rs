@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{segment::WriterSegment, slots::SlotAllocator};
+use super::{objects::owners::Owner, segment::WriterSegment, slots::SlotAllocator};
 use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
@@ -40,6 +40,8 @@ pub(super) struct SegmentChain {
     /// When this writer took over a dead writer's channel. Readers may still be in older segments of the dead writer.
     /// This writer knows only the dead writer's last segment.
     took_over_at: Option<Instant>,
+    /// The owner values of segments that were forgotten. The next caller that can drop them takes them.
+    given_up: Vec<Owner>,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ impl SegmentChain {
             retired: former.map(RetiredSegment::new).into_iter().collect(),
             owned_name,
             took_over_at: owned_name.map(|_| Instant::now()),
+            given_up: Vec::new(),
         }
     }
 
@@ -131,7 +134,8 @@ impl SegmentChain {
 
     /// Marks the current segment as closed and forgets it.
     pub(super) fn close_current(&mut self) {
-        if let Some(current) = self.current.take() {
+        if let Some(mut current) = self.current.take() {
+            self.given_up.append(&mut current.slots.take_all_owners());
             let mapped = current.slots.segment().mapped();
             mapped.tables.status().mark(state::CLOSED);
             mapped.notify(FutexWord::Published);
@@ -140,7 +144,9 @@ impl SegmentChain {
 
     /// Forgets all superseded segments.
     pub(super) fn clear_retired(&mut self) {
-        self.retired.clear();
+        for mut retired in self.retired.drain(..) {
+            self.given_up.append(&mut retired.slots.take_all_owners());
+        }
     }
 }
 
@@ -172,10 +178,33 @@ impl SegmentChain {
     /// forgets the oldest of them.
     fn forget_deserted(&mut self) {
         let mut retired = std::mem::take(&mut self.retired);
-        retired.retain(|retired| !(retired.slots.is_released() && self.is_deserted(retired)));
+        retired.retain_mut(|retired| {
+            let is_forgotten = retired.slots.is_released() && self.is_deserted(retired);
+            if is_forgotten {
+                self.given_up.append(&mut retired.slots.take_all_owners());
+            }
+            !is_forgotten
+        });
         let too_many = retired.len().saturating_sub(MAX_RETIRED);
-        retired.drain(..too_many);
+        for mut forgotten in retired.drain(..too_many) {
+            self.given_up.append(&mut forgotten.slots.take_all_owners());
+        }
         self.retired = retired;
+    }
+
+    /// Takes the frames of objects that nobody needs, in all segments. Returns their owner values, which the caller drops
+    /// while it holds no lock. Upstream needs the buffers of a superseded segment at once, because it may have to free
+    /// them before it can make others.
+    pub(super) fn retire_objects(&mut self, lossless: bool) -> Vec<Owner> {
+        let mut owners = std::mem::take(&mut self.given_up);
+        if let Some(current) = &mut self.current {
+            owners.append(&mut current.slots.retire());
+        }
+        for retired in self.retired.iter_mut().filter(|retired| retired.slots.has_objects()) {
+            retired.slots.release_unused(lossless);
+            owners.append(&mut retired.slots.take_owners());
+        }
+        owners
     }
 }
 

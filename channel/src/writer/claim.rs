@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{
     inner::Inner,
     memory::bits,
+    options::Caps,
     replace,
     segment::{ClaimedFor, WriterSegment},
     slot::Slot,
@@ -20,18 +21,60 @@ use crate::{
     sys::space::CommitError,
 };
 
+/// What a claimed slot gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// The bytes of a frame.
+    Bytes,
+    /// The references to the objects of a frame.
+    References,
+}
+
+impl Content {
+    /// Refuses a frame that the caps do not allow.
+    ///
+    /// # Errors
+    /// [`Error::Option`] says which caps the frame needs.
+    fn require(self, inner: &Inner) -> Result<(), Error> {
+        let has_objects = inner.lock().sizing.caps().map(Caps::has_objects);
+        let reason = match (self, has_objects) {
+            (Self::Bytes, Some(true)) => {
+                "the caps are those of frames of objects, which have no slots for bytes; publish with Writer::objects, or set \
+                 other caps"
+            }
+            (Self::References, Some(false)) => {
+                "the caps are those of frames in slots; set caps with Caps::objects to publish objects"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Option {
+            channel: inner.name().to_string(),
+            reason: reason.to_owned(),
+        })
+    }
+}
+
 /// Claims a slot for a copy. In lossless mode, this function waits for readers as long as `is_wanted` returns `true`.
-pub(super) fn claim_for_copy(inner: &Inner, size: usize, is_wanted: &dyn Fn() -> bool) -> Result<Option<Slot>, Error> {
+pub(super) fn claim_for_copy(
+    inner: &Inner,
+    size: usize,
+    content: Content,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<Option<Slot>, Error> {
     let mut has_waited = false;
     loop {
         replace::ensure_segment(inner, size)?;
         if !waits::wait_for_followers(inner, is_wanted) {
             return Ok(None);
         }
-        let slot = take_slot(inner, size, ClaimedFor::Copy, has_waited);
+        let slot = take_slot(inner, size, ClaimedFor::Copy, has_waited, content);
         // A slot was free when the wait ended, but a reader or another thread may have taken it since. If so, this loop
         // waits again.
-        if slot.is_some() || !inner.options().lossless || !waits::wait_for_slot(inner, size as u64, is_wanted) {
+        if slot.is_some() {
+            return Ok(slot);
+        }
+        content.require(inner)?;
+        if !inner.options().lossless || !waits::wait_for_slot(inner, size as u64, is_wanted) {
             return Ok(slot);
         }
         has_waited = true;
@@ -41,7 +84,11 @@ pub(super) fn claim_for_copy(inner: &Inner, size: usize, is_wanted: &dyn Fn() ->
 /// Claims a slot for upstream, without waiting for readers.
 pub(super) fn claim_for_upstream(inner: &Inner, size: usize) -> Result<Option<Slot>, Error> {
     replace::ensure_segment(inner, size)?;
-    Ok(take_slot(inner, size, ClaimedFor::Upstream, true))
+    let slot = take_slot(inner, size, ClaimedFor::Upstream, true, Content::Bytes);
+    if slot.is_none() {
+        Content::Bytes.require(inner)?;
+    }
+    Ok(slot)
 }
 
 /// Commits memory for the slots that the current segment wants, until the system has no more memory.
@@ -81,14 +128,17 @@ pub(super) fn notify_service(segment: &WriterSegment) {
 }
 
 /// Finds a slot for a frame of `size` bytes and claims the slot, without waiting for readers.
-fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor, has_waited: bool) -> Option<Slot> {
+fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor, has_waited: bool, content: Content) -> Option<Slot> {
     let size = size as u64;
     // This loop ends, because the segment cannot grow without end.
     loop {
         let mut state = inner.lock();
         // A dropped frame leaves a gap in the seqs, which a run cannot have.
         let may_append = claimed_for == ClaimedFor::Copy && !state.sequence.has_gap();
-        let slots = state.chain.current_mut().filter(|slots| has_room(slots, size))?;
+        let slots = state
+            .chain
+            .current_mut()
+            .filter(|slots| has_room(slots, size, content))?;
         if may_append {
             if let Some(slot) = slots.claim_append(size) {
                 return Some(slot);
@@ -113,8 +163,8 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor, has_waited: bo
     }
 }
 
-fn has_room(slots: &SlotAllocator, size: u64) -> bool {
-    size <= slots.segment().header().slot_size
+fn has_room(slots: &SlotAllocator, size: u64, content: Content) -> bool {
+    size <= slots.segment().header().slot_size && slots.has_objects() == (content == Content::References)
 }
 
 /// Commits memory for a slot that was reserved for the caller.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{options::WriterOptions, state::State};
+use super::{objects::service::ObjectService, options::WriterOptions, state::State};
 use crate::{
     ChannelName, Error,
     segment::{
@@ -30,6 +30,7 @@ pub(super) struct Inner {
     name: ChannelName,
     options: WriterOptions,
     fork_guard: ForkGuard,
+    objects: ObjectService,
     publisher: Waiter,
     service: Waiter,
     /// How many batches are open. While there is one, readers are notified later.
@@ -48,6 +49,7 @@ impl Inner {
             name,
             options,
             fork_guard: ForkGuard::new(),
+            objects: ObjectService::default(),
             publisher: Waiter::default(),
             service: Waiter::default(),
             batches: AtomicU32::new(0),
@@ -64,6 +66,11 @@ impl Inner {
 
     pub(super) fn options(&self) -> WriterOptions {
         self.options
+    }
+
+    /// The objects of the frames, and the thread that gives readers their descriptors.
+    pub(super) fn objects(&self) -> &ObjectService {
+        &self.objects
     }
 
     /// Whether this value is the copy in a forked child. If it is, the channel belongs to the parent process.

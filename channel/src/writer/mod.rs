@@ -52,6 +52,7 @@ mod keyframes;
 mod leftover;
 mod memory;
 mod messages;
+mod objects;
 mod options;
 mod patience;
 mod publish;
@@ -82,11 +83,13 @@ use crate::{
     protocol::failpoint::{Failpoint, failpoint},
     sys::{files, space::Space},
 };
+use claim::Content;
 use inner::Inner;
 use takeover::Takeover;
 
 pub use events::NewEvent;
 pub use leftover::Leftover;
+pub use objects::{Object, ObjectPart, Objects};
 pub use options::{Caps, WriterOptions};
 pub use service::ServiceReport;
 pub use shortage::Shortage;
@@ -193,6 +196,11 @@ impl Writer {
         self.inner.space()
     }
 
+    /// The operations for frames whose bytes stay in the memory of objects.
+    pub fn objects(&self) -> Objects<'_> {
+        Objects::new(&self.inner)
+    }
+
     /// The operations for frames that upstream draws into slots.
     pub fn upstream(&self) -> Upstream<'_> {
         Upstream::new(&self.inner)
@@ -248,7 +256,7 @@ impl Writer {
     /// # }
     /// ```
     pub fn claim_while(&self, size: usize, is_wanted: impl Fn() -> bool) -> Result<Option<Slot>, Error> {
-        claim::claim_for_copy(&self.inner, size, &is_wanted)
+        claim::claim_for_copy(&self.inner, size, Content::Bytes, &is_wanted)
     }
 
     /// Publishes the frame in `slot`, and returns its seq. Readers receive the frame and the bytes of `metadata`, which the channel does not
@@ -443,8 +451,9 @@ impl Writer {
             return;
         }
         // While this lock is held, no other thread makes a segment.
-        let _replacing = self.inner.begin_replacing();
-        self.inner.with_semaphore(|state| {
+        let replacing = self.inner.begin_replacing();
+        let server = self.inner.objects().stop();
+        let owners = self.inner.with_semaphore(|state| {
             if let Some(owned_name) = state.chain.take_owned_name() {
                 files::remove_if(&self.inner.name().segment_path(), owned_name);
             }
@@ -458,7 +467,12 @@ impl Writer {
             // The lock is released last, so that a writer that waits for the lock finds no files under the channel's
             // names.
             state.lock.release();
+            state.chain.retire_objects(false)
         });
+        drop(replacing);
+        // The thread that answers requests ends, and upstream gets its buffers back, while no lock is held.
+        drop((server, owners));
+        self.inner.objects().forget_unused(true);
     }
 }
 

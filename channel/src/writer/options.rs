@@ -6,7 +6,7 @@ use crate::{
     ChannelName, Error,
     protocol::{
         caps_text::canonical_caps,
-        layout::{MAX_CAPS_SIZE, MAX_SLOTS},
+        layout::{MAX_CAPS_SIZE, MAX_SLOTS, ReferenceTable},
     },
 };
 
@@ -118,6 +118,7 @@ pub struct Caps {
     text: String,
     frame_size: u64,
     is_variable: bool,
+    has_objects: bool,
 }
 
 impl Caps {
@@ -128,6 +129,7 @@ impl Caps {
             text: caps.into(),
             frame_size: frame_size as u64,
             is_variable: false,
+            has_objects: false,
         }
     }
 
@@ -138,6 +140,26 @@ impl Caps {
             text: caps.into(),
             frame_size: 0,
             is_variable: true,
+            has_objects: false,
+        }
+    }
+
+    /// Caps of frames whose bytes stay in the memory of objects, such as the buffers of a camera. They are published with
+    /// [`Writer::objects`](crate::Writer::objects).
+    ///
+    /// # Examples
+    /// ```
+    /// use rsshm_channel::Caps;
+    ///
+    /// let caps = Caps::objects("video/x-raw(memory:DMABuf),format=NV12,width=640,height=360,framerate=30/1");
+    /// assert_ne!(caps, Caps::variable_size("video/x-raw"));
+    /// ```
+    pub fn objects(caps: impl Into<String>) -> Self {
+        Self {
+            text: caps.into(),
+            frame_size: size_of::<ReferenceTable>() as u64,
+            is_variable: false,
+            has_objects: true,
         }
     }
 
@@ -163,6 +185,11 @@ impl Caps {
     /// The size of every frame in bytes; 0 if the sizes differ.
     pub(super) fn frame_size(&self) -> u64 {
         self.frame_size
+    }
+
+    /// Whether the slots have references to objects instead of the bytes of frames.
+    pub(super) fn has_objects(&self) -> bool {
+        self.has_objects
     }
 
     pub(super) fn is_variable(&self) -> bool {

@@ -103,10 +103,11 @@ fn validate(
         )));
     }
     let slot_size = segment.header().slot_size;
-    let data_end = descriptor.data_offset.checked_add(descriptor.size);
+    let size_in_slot = segment.mapped().size_in_slot(descriptor);
+    let data_end = descriptor.data_offset.checked_add(size_in_slot);
     let end = data_end.and_then(|end| runs::end_of_frame(place.record, end, metadata.len() as u64));
     match end {
-        Some(end) if descriptor.fits(slot_size) && (place.record == 0 || end <= slot_size) => Ok(end),
+        Some(end) if segment.mapped().fits(descriptor) && (place.record == 0 || end <= slot_size) => Ok(end),
         _ => Err(inner.too_large(format!(
             "a frame of {} bytes at {} does not fit into its slot of {slot_size} bytes",
             descriptor.size, descriptor.data_offset

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use super::{
     inner::Inner,
+    objects::owners::Owner,
     options::{Caps, MIN_SLOTS},
     quota,
     segment::WriterSegment,
@@ -75,8 +76,13 @@ pub(super) fn ensure_segment(inner: &Inner, size: usize) -> Result<(), Error> {
 /// [`begin_replacing`](Inner::begin_replacing).
 pub(super) fn replace(inner: &Inner, size: u64) -> Result<(), Error> {
     let plan = plan(inner, size)?;
+    if plan.caps.has_objects() {
+        inner.objects().start(inner.name(), inner.options().perms)?;
+    }
     let new = create(inner, &plan)?;
-    install(inner, new, &plan)?;
+    let given_up = install(inner, new, &plan)?;
+    // Buffers are given back while the state is unlocked.
+    drop(given_up);
     // The service may still sleep on the futex word of the former segment, or may sleep because there was no segment.
     inner.service().wake();
     Ok(())
@@ -132,6 +138,9 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     header.flags = if options.lossless { flags::LOSSLESS } else { 0 };
     if caps.is_variable() {
         header.flags |= flags::RUNS;
+    }
+    if caps.has_objects() {
+        header.flags |= flags::OBJECTS;
     }
     Ok(SegmentPlan {
         caps,
@@ -189,7 +198,8 @@ fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
 }
 
 /// Gives a new segment the channel's name, makes it the current one, and notifies the readers of the former segment.
-fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Error> {
+/// Returns the owner values of frames that nobody needs any more.
+fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<Vec<Owner>, Error> {
     let NewSegment {
         mut segment,
         mut staging,
@@ -211,6 +221,10 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Err
         let committed = segment.committed_slots();
         let segment = Arc::new(WriterSegment::new(segment, Arc::clone(&plan.lock_file)));
         let mut slots = SlotAllocator::new(segment, committed, sizing::least_history(&plan.header));
+        if slots.has_objects() {
+            slots.set_spare_objects(state.spare_objects);
+            inner.objects().add_segment(slots.segment().mapped().file_id);
+        }
         slots.grant_first_quota();
         state.chain.install(slots, writer_lock);
         state.service.begin_segment();
@@ -218,7 +232,7 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Err
         state.shortage.begin_segment(plan.bound.clone());
         state.stats.segments += 1;
         failpoint(Failpoint::SegmentCurrent);
-        Ok(())
+        Ok(state.chain.retire_objects(inner.options().lossless))
     })
 }
 

@@ -44,6 +44,7 @@ pub(super) fn restore_names(inner: &Inner) -> Result<bool, Error> {
     let Some(files) = OwnFiles::of(&inner.lock()) else {
         return Ok(false);
     };
+    inner.objects().restore(inner.name(), inner.options().perms)?;
     match files.find_loss(inner.name())? {
         Loss::None => return Ok(false),
         Loss::LockFile { was_replaced } => {

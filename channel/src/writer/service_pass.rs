@@ -41,6 +41,11 @@ pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
         let is_growth_wanted = update_quota(&mut state, &mut report);
         if !is_growth_wanted {
             finish(&mut state, inner.options().lossless, &mut report);
+            let owners = state.chain.retire_objects(inner.options().lossless);
+            drop(state);
+            // Upstream gets its buffers back while no lock is held.
+            drop(owners);
+            inner.objects().forget_unused(false);
             return Ok(report);
         }
     }

@@ -17,6 +17,9 @@ use crate::{
 const MIN_LONG_HISTORY_SLOTS: u32 = 12;
 const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;
+/// How many later runs a frame of objects survives, if a reader that keeps up has not taken it and upstream can spare
+/// the buffer.
+const OBJECT_HISTORY: u32 = 2;
 /// The longest history of frames of variable size, in slots. The limit leaves slots that readers can hold.
 const MAX_VARIABLE_HISTORY: u32 = 32;
 /// The frames of the history that all attached readers have taken have at most this size together.
@@ -60,12 +63,16 @@ impl SlotSizing {
         let (Some(segment), Some(caps)) = (segment, &self.caps) else {
             return false;
         };
-        segment.caps == caps.as_str() && self.least_slot_size(caps, size) <= segment.header.slot_size
+        segment.caps == caps.as_str()
+            && segment.has_objects() == caps.has_objects()
+            && self.least_slot_size(caps, size) <= segment.header.slot_size
     }
 
     /// Whether `segment` has other caps than the present ones.
     pub(super) fn has_other_caps(&self, segment: &Segment) -> bool {
-        self.caps.as_ref().is_some_and(|caps| caps.as_str() != segment.caps)
+        self.caps
+            .as_ref()
+            .is_some_and(|caps| caps.as_str() != segment.caps || caps.has_objects() != segment.has_objects())
     }
 
     /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the present segment, and `free`
@@ -122,6 +129,9 @@ pub(super) fn history(slots: u32, slot_size: u64, caps: &Caps) -> u32 {
     } else {
         SHORT_HISTORY
     };
+    if caps.has_objects() {
+        return OBJECT_HISTORY;
+    }
     if !caps.is_variable() {
         return least;
     }
@@ -134,6 +144,9 @@ pub(super) fn history(slots: u32, slot_size: u64, caps: &Caps) -> u32 {
 pub(super) fn least_history(header: &Header) -> u32 {
     if header.flags & flags::RUNS != 0 {
         return header.history;
+    }
+    if header.flags & flags::OBJECTS != 0 {
+        return 1;
     }
     let slots = u32::try_from(LEAST_HISTORY_BYTES / header.slot_size).unwrap_or(u32::MAX);
     slots.clamp(1, header.history.max(1))

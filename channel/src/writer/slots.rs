@@ -7,8 +7,9 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{
     counted_pins::{CountedPins, Missing},
     memory::{SlotMemory, bits},
+    objects::owners::SlotOwners,
     quota::{self, Quota, SPARE_SLOTS, initial_slots},
-    runs::{Overwritable, Place, Runs},
+    runs::{Overwritable, Place, Run, Runs},
     segment::{ClaimedFor, WriterSegment},
     slot::Slot,
 };
@@ -56,6 +57,8 @@ pub(super) struct SlotAllocator {
     pub(super) runs: Runs,
     pub(super) memory: SlotMemory,
     pub(super) quota: Quota,
+    /// What the frames of objects keep; `None` in a segment whose slots have the bytes of the frames.
+    pub(super) owners: Option<Box<SlotOwners>>,
     /// One bit for each slot that no reader can hold (see `spare`). A claimed slot is among them.
     pub(super) unpinnable: u64,
     /// Whether the service has to run soon, because the quota was withdrawn or a slot is wanted.
@@ -79,6 +82,7 @@ impl SlotAllocator {
             runs: Runs::new(header.flags & flags::RUNS != 0),
             memory: SlotMemory::new(header.slot_count, committed),
             quota: Quota::new(quota::largest_quota(header)),
+            owners: (header.flags & flags::OBJECTS != 0).then(|| Box::new(SlotOwners::new())),
             // A new segment has neither frames nor readers.
             unpinnable: u64::MAX,
             is_service_due: false,
@@ -107,6 +111,8 @@ impl SlotAllocator {
             pins: CountedPins::all(),
             runs,
             unpinnable: 0,
+            // The buffers went with their process.
+            owners: None,
             ..Self::new(Arc::new(segment), committed as u32, history)
         }
     }
@@ -176,6 +182,11 @@ impl SlotAllocator {
     /// Whether the service has to run since the last call.
     pub(super) fn take_service_due(&mut self) -> bool {
         std::mem::take(&mut self.is_service_due)
+    }
+
+    /// Whether the slots have references to objects instead of the bytes of frames.
+    pub(super) fn has_objects(&self) -> bool {
+        self.owners.is_some()
     }
 
     /// How many slots hold a frame or are claimed.
@@ -419,13 +430,13 @@ impl SlotAllocator {
     }
 
     /// The slots with frames that may be taken if `allowed` contains them, or if nobody can pin them.
-    fn candidates(&self, allowed: u64) -> u64 {
+    pub(super) fn candidates(&self, allowed: u64) -> u64 {
         self.unclaimed() & self.runs.with_frame() & (allowed | self.unpinnable)
     }
 
     /// The frames beyond the history. If the segment cannot grow, the history consists of runs alone, without its bytes and
     /// its time. In lossless mode, all readers have taken the frames.
-    fn beyond_history(&self) -> Overwritable {
+    pub(super) fn beyond_history(&self) -> Overwritable {
         self.taken_by_readers(if self.memory.can_grow() {
             self.runs.beyond_history(self.kept_runs())
         } else {
@@ -434,7 +445,7 @@ impl SlotAllocator {
     }
 
     /// All frames except those of the newest run. In lossless mode, all readers have taken them.
-    fn beyond_newest(&self) -> Overwritable {
+    pub(super) fn beyond_newest(&self) -> Overwritable {
         self.taken_by_readers(self.runs.beyond_newest())
     }
 
@@ -493,19 +504,24 @@ impl SlotAllocator {
 
     /// The readers that miss the frames in `slot` if it is taken. `None` if one of these readers keeps up with the stream
     /// and the frames are within the history, so that the slot must not be taken.
-    fn unless_wanted(&mut self, slot: usize) -> Option<Missing> {
+    pub(super) fn unless_wanted(&mut self, slot: usize) -> Option<Missing> {
         // All readers have taken frames that a lossless writer may overwrite.
         if self.is_lossless {
             return Some(Missing::default());
         }
         let run = *self.runs.in_slot(slot);
-        let missing = self.pins.missing(&self.segment, run.first, run.last);
+        let missing = self.missing(&run);
         let is_wanted = missing.frames > 0
             && self.pins.keep_up(missing)
             && !self.runs.beyond_runs(self.history).includes(&run)
             && !self.memory.is_out_of_memory()
             && self.is_slow_stream();
         (!is_wanted).then_some(missing)
+    }
+
+    /// The readers that miss the frames of `run` if its slot is taken.
+    pub(super) fn missing(&self, run: &Run) -> Missing {
+        self.pins.missing(&self.segment, run.first, run.last)
     }
 
     /// Whether frames come slowly enough that a history helps a reader that is late.

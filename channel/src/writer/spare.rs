@@ -67,6 +67,9 @@ impl SlotAllocator {
         if self.note_joins() && !self.fill_spare(self.spare_needed()) {
             self.withdraw_quota();
         }
+        if self.has_objects() {
+            self.limit_objects(slot);
+        }
         if self.quota.current() > 0 {
             self.unpinnable &= !(1 << slot);
         }
@@ -123,6 +126,13 @@ impl SlotAllocator {
     /// The quota that readers should have. As long as the segment can grow, it is the largest one. Otherwise readers get
     /// their share while many slots are pinned, because the share needs no spare slots.
     fn wanted_quota(&mut self, usage: &Usage) -> u32 {
+        let by_slots = self.wanted_quota_by_slots(usage);
+        self.object_quota()
+            .map_or(by_slots, |by_objects| by_slots.min(by_objects))
+    }
+
+    /// The quota that readers should have as far as slots matter.
+    fn wanted_quota_by_slots(&mut self, usage: &Usage) -> u32 {
         if self.memory.can_grow() {
             return self.quota.largest();
         }

@@ -3,9 +3,9 @@
 //! The state of a writer: its parts, which change under one lock.
 
 use super::{
-    chain::SegmentChain, channel_lock::ChannelLock, events::EventLog, messages::RequestLog, patience::Patience,
-    readers::ReaderTable, sequence::Sequence, service::ServiceState, shortage::ShortageLog, sizing::SlotSizing,
-    stats::WriterStats,
+    chain::SegmentChain, channel_lock::ChannelLock, events::EventLog, messages::RequestLog,
+    objects::owners::DEFAULT_SPARE_OBJECTS, patience::Patience, readers::ReaderTable, sequence::Sequence,
+    service::ServiceState, shortage::ShortageLog, sizing::SlotSizing, stats::WriterStats,
 };
 
 /// The parts of a writer. Each part owns its data. The steps of the writer call the parts in the right order.
@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) shortage: ShortageLog,
     /// The time in nanoseconds from a frame's timestamp until the frame leaves the writer.
     pub(super) latency_ns: u64,
+    /// How many frames of objects may be out.
+    pub(super) spare_objects: u32,
     /// Whether the source of the frames is closed until a reader attaches.
     pub(super) is_idle: bool,
     pub(super) stats: WriterStats,
@@ -44,6 +46,7 @@ impl State {
             service: ServiceState::new(),
             shortage: ShortageLog::default(),
             latency_ns: 0,
+            spare_objects: DEFAULT_SPARE_OBJECTS,
             is_idle: false,
             stats: WriterStats::default(),
         }

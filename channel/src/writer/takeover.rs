@@ -10,6 +10,7 @@ use std::{
 use super::{
     chain::{self, SegmentChain},
     channel_lock::{self, ChannelLock},
+    objects::socket_file,
     options::WriterOptions,
     segment::WriterSegment,
     slots::SlotAllocator,
@@ -75,6 +76,7 @@ fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Erro
 
 /// Takes over the channel of a dead writer with the writer's lock. If this fails, it leaves no files behind.
 pub(super) fn take_over(name: &ChannelName, lock: ChannelLock) -> Result<Takeover, Error> {
+    socket_file::remove_leftover(name);
     match former_segment(name, &lock) {
         Ok(legacy) => {
             let chain = SegmentChain::new(legacy.owned_name, legacy.former);

@@ -73,6 +73,30 @@ fn slot_interval(state: &State) -> Duration {
     }
 }
 
+/// In lossless mode, waits until the buffers of upstream suffice for another frame of objects. Returns `false` if the wait
+/// was interrupted.
+pub(super) fn wait_for_objects(inner: &Inner) -> bool {
+    loop {
+        let mut owners = Vec::new();
+        let is_ready = wait_while(
+            inner,
+            |_| LIVENESS_INTERVAL,
+            &|| true,
+            |state| {
+                state.chain.current_mut().is_none_or(|slots| {
+                    owners.append(&mut slots.retire());
+                    !owners.is_empty() || slots.has_spare_object()
+                })
+            },
+        );
+        if !is_ready || owners.is_empty() {
+            return is_ready;
+        }
+        // Upstream gets its buffers back while no lock is held. Then this thread looks again.
+        drop(owners);
+    }
+}
+
 /// In lossless mode, waits until `is_ready` returns `true`. Returns `false` if the wait was interrupted, or if
 /// `is_wanted` returned `false` before. Another writer does not wait.
 fn wait_while(

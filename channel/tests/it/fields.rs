@@ -32,7 +32,7 @@ macro_rules! structure {
 }
 
 /// Name, size and fields of each structure.
-pub fn structures() -> [(&'static str, usize, Fields); 10] {
+pub fn structures() -> [(&'static str, usize, Fields); 14] {
     [
         structure!(Header: magic version header_size created_ns first_seq lock_device lock_inode caps_offset caps_size
             status_offset evictions_offset readers_offset reader_stride reader_count ring_offset ring_count slot_count
@@ -50,6 +50,10 @@ pub fn structures() -> [(&'static str, usize, Fields); 10] {
         structure!(RunRecord: pts dts duration offset offset_end size flags keyframe metadata_size; reserved),
         structure!(FrameDescriptor: pts dts duration offset offset_end data_offset size flags planes plane_offset
             plane_stride metadata_size keyframe; reserved),
+        structure!(ReferenceTable: count references; reserved),
+        structure!(ObjectReference: object offset size kind; reserved),
+        structure!(ObjectRequest: magic device inode object),
+        structure!(ObjectReply: magic object size kind status),
     ]
 }
 
@@ -59,7 +63,7 @@ macro_rules! constants {
 
 /// Name and value of each constant.
 pub fn constants() -> BTreeMap<&'static str, u64> {
-    constants!(VERSION MAX_READERS RING_LENGTH MAX_SLOTS MAX_CAPS_SIZE RUN_ALIGN MAX_PLANES MAX_QUOTA EVICTED ONLY_NEWEST DESCRIPTOR_STRIDE
+    constants!(VERSION MAX_READERS RING_LENGTH MAX_SLOTS MAX_CAPS_SIZE RUN_ALIGN MAX_PLANES MAX_REFERENCES MAX_QUOTA EVICTED ONLY_NEWEST DESCRIPTOR_STRIDE
         MAX_METADATA_SIZE STICKY_EVENT_COUNT EVENT_RING_LENGTH EVENT_STRIDE MAX_EVENT_SIZE MESSAGE_RING_LENGTH
         MESSAGE_STRIDE MAX_MESSAGE_SIZE KEYFRAME_RING_LENGTH HEADER DELTA_UNIT SLOT_ALIGN SLOTS_ALIGN WRITER_BYTE FIRST_READER_BYTE)
 }

@@ -29,6 +29,7 @@ mod memory_limits;
 mod memory_use;
 mod messages;
 mod metadata;
+mod objects;
 mod observers;
 mod overcommit;
 mod pages;
@@ -65,6 +66,9 @@ rsshm_testkit::roles!(
     memory_limits::ROLES,
     memory_use::ROLES,
     messages::ROLES,
+    objects::ROLES,
+    objects::deaths::ROLES,
+    objects::hostile::ROLES,
     pages::ROLES,
     perms::ROLES,
     reader_table::ROLES,

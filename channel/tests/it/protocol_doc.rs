@@ -68,6 +68,7 @@ fn size_of_kind(kind: &str) -> usize {
         * match base {
             "a64" | "u64" | "bytes" => 8,
             "a32" | "u32" | "i32" => 4,
+            "ObjectReference" => size_of::<ObjectReference>(),
             _ => panic!("{kind}"),
         }
 }

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Processes that are killed or stopped while they use frames of objects: at each failpoint of the protocol, and between
+//! them. The camera keeps its buffers, and no peer waits for ever.
+
+use std::{process::Command, time::Duration};
+
+use rsshm_channel::{Next, Reader, ReaderOptions};
+use rsshm_testkit::{
+    Channel, Process, eventually,
+    role::{self, Role, listen, say},
+    timed,
+};
+
+use super::{
+    accepting, check_objects, is_object, next_frame,
+    pool::{Pool, assert_out, object_writer, open_files},
+};
+use crate::support::{ChannelExt, SECOND, Service, open_reader, slots};
+
+/// The fields KILLS and STOPS of `RSSHM_FAILPOINTS`: each pass kills the process, or stops it.
+const KILL: &str = "1000000,0";
+const STOP: &str = "0,1000000";
+
+/// How many buffers the camera can spare, and how many it has.
+const SPARE: u32 = 6;
+const BUFFERS: usize = 7;
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("objects/deaths/reader", |arguments| reader(arguments[0])),
+    ("objects/deaths/writer", |arguments| writer(arguments[0])),
+];
+
+/// Takes frames for ever, and holds one or two of them.
+fn reader(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let mut held = std::collections::VecDeque::new();
+    let mut copy = Vec::new();
+    say("ready");
+    loop {
+        if let Next::Frame(frame) = reader.next(&mut copy, accepting(), Some(5 * SECOND)).unwrap() {
+            check_objects(&frame, &copy);
+            if is_object(&frame) {
+                held.push_back(frame);
+            }
+            if held.len() > 1 {
+                held.pop_front();
+                say("holds");
+            }
+        }
+    }
+}
+
+/// Publishes frames until the test sends a line. Then it closes the channel.
+fn writer(channel: &str) {
+    let writer = object_writer(channel, slots(16), SPARE);
+    let service = Service::of(&writer);
+    let pool = Pool::new(&writer, BUFFERS);
+    for value in 1..=5000 {
+        assert!(pool.publish(&writer, value), "the camera has no buffer");
+        std::thread::sleep(Duration::from_millis(2));
+        if value == 20 {
+            say("published");
+        }
+    }
+    drop(service);
+    listen();
+}
+
+/// A process that kills or stops itself when it passes a failpoint.
+struct AtFailpoint {
+    process: Process,
+    counts: String,
+}
+
+impl AtFailpoint {
+    fn start(role: &str, channel: &Channel, rates: &str, failpoint: &str, pass: u64) -> Self {
+        let counts = format!("{}/{}-{failpoint}", env!("CARGO_TARGET_TMPDIR"), channel.as_str());
+        let mut command: Command = role::command(role, &[channel.as_str()]);
+        command.env("RSSHM_FAILPOINTS", format!("1,{rates},{counts},{failpoint},{pass}"));
+        Self {
+            process: Process::converse(command),
+            counts,
+        }
+    }
+}
+
+impl Drop for AtFailpoint {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.counts);
+    }
+}
+
+/// Publishes frames while `is_due` returns `false`. The camera always has a buffer.
+#[track_caller]
+fn publish_until(
+    what: &str,
+    pool: &Pool,
+    writer: &rsshm_channel::Writer,
+    value: &mut u64,
+    mut is_due: impl FnMut() -> bool,
+) {
+    eventually(what, || {
+        *value += 1;
+        assert!(pool.publish(writer, *value), "the camera has no buffer");
+        assert_out(writer, SPARE);
+        is_due()
+    });
+}
+
+fn is_stopped(process: &Process) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
+    stat.rsplit_once(") ").unwrap().1.starts_with('T')
+}
+
+const OF_A_READER: [&str; 9] = [
+    "PinSet",
+    "Pinned",
+    "ObjectDue",
+    "RequestSent",
+    "DescriptorReceived",
+    "CursorDue",
+    "UnpinDue",
+    "Unpinned",
+    "LeaveDue",
+];
+
+/// Wherever a reader dies, the camera gets back all buffers but the newest.
+#[test]
+fn killed_reader_costs_no_buffer() {
+    // A reader that never ends does not pass the last one.
+    for failpoint in &OF_A_READER[..8] {
+        for pass in [1, 4] {
+            let channel = Channel::new();
+            let writer = object_writer(channel.as_str(), slots(16), SPARE);
+            let service = Service::of(&writer);
+            let pool = Pool::new(&writer, BUFFERS);
+            let mut value = 0;
+            let mut reader = AtFailpoint::start("objects/deaths/reader", &channel, KILL, failpoint, pass);
+            publish_until(failpoint, &pool, &writer, &mut value, || !reader.process.is_running());
+            reader.process.wait_killed();
+            eventually("the buffers are back", || {
+                value += 1;
+                assert!(pool.publish(&writer, value), "{failpoint}");
+                pool.free() == BUFFERS - 1
+            });
+            // Another reader gets frames in place.
+            let mut other = channel.reader();
+            eventually("frames in place", || {
+                value += 1;
+                assert!(pool.publish(&writer, value), "{failpoint}");
+                is_object(&next_frame(&mut other, accepting()))
+            });
+            drop(service);
+        }
+    }
+}
+
+/// Wherever a reader stops, the camera keeps buffers, and other readers get frames. When it goes on, its frames are
+/// unchanged.
+#[test]
+fn stopped_reader_leaves_the_camera_its_buffers() {
+    for failpoint in &OF_A_READER[..8] {
+        let channel = Channel::new();
+        let writer = object_writer(channel.as_str(), slots(16), SPARE);
+        let service = Service::of(&writer);
+        let pool = Pool::new(&writer, BUFFERS);
+        let mut value = 0;
+        let mut reader = AtFailpoint::start("objects/deaths/reader", &channel, STOP, failpoint, 4);
+        publish_until(failpoint, &pool, &writer, &mut value, || is_stopped(&reader.process));
+        let mut other = channel.reader();
+        for _ in 0..200 {
+            value += 1;
+            assert!(pool.publish(&writer, value), "{failpoint}");
+            assert_out(&writer, SPARE);
+            next_frame(&mut other, accepting());
+        }
+        reader.process.resume();
+        while reader.process.try_receive().is_some() {}
+        publish_until(&format!("on after {failpoint}"), &pool, &writer, &mut value, || {
+            std::thread::sleep(Duration::from_millis(1));
+            reader.process.try_receive().is_some()
+        });
+        reader.process.kill();
+        drop(service);
+    }
+}
+
+const OF_A_WRITER: [&str; 9] = [
+    "SocketMade",
+    "SocketNamed",
+    "SegmentNamed",
+    "OwnerStored",
+    "SeqStored",
+    "RetireDue",
+    "OwnersDue",
+    "RequestReceived",
+    "QuotaDue",
+];
+
+/// Wherever a writer dies, the next one takes the channel over, and a reader follows to it.
+#[test]
+fn writer_killed_anywhere_has_a_successor() {
+    for failpoint in OF_A_WRITER {
+        println!("{failpoint}");
+        let channel = Channel::new();
+        let mut first = AtFailpoint::start("objects/deaths/writer", &channel, KILL, failpoint, 1);
+        let mut reader = role::start("objects/deaths/reader", &[channel.as_str()]);
+        reader.expect("ready");
+        eventually("the writer is dead", || !first.process.is_running());
+        first.process.wait_killed();
+        let mut second = role::start("objects/deaths/writer", &[channel.as_str()]);
+        second.expect("published");
+        while reader.try_receive().is_some() {}
+        reader.expect("holds");
+        let files = open_files(reader.pid());
+        for _ in 0..50 {
+            reader.expect("holds");
+        }
+        assert!(open_files(reader.pid()) <= files + BUFFERS, "{failpoint}");
+        second.kill();
+        reader.kill();
+        let staging = format!(".rsshm-{}-", first.process.pid());
+        for entry in std::fs::read_dir(rsshm_channel::Directory::current().path()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_string_lossy().starts_with(&staging) {
+                // A staging file of a dead process is removed when it is ten seconds old.
+                assert_eq!(failpoint, "SocketMade", "{entry:?}");
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+}
+
+/// The next frame or another item, and how long it took.
+fn take(reader: &mut Reader, timeout: Duration) -> (Duration, Next) {
+    timed(|| reader.next(&mut Vec::new(), accepting(), Some(timeout)).unwrap())
+}
+
+/// While a writer is stopped, a reader that needs an object waits for a bounded time. Then it misses the frame.
+#[test]
+fn stopped_writer_holds_no_reader() {
+    for failpoint in ["RequestReceived", "RetireDue", "OwnersDue", "HeadStored"] {
+        let channel = Channel::new();
+        let mut writer = AtFailpoint::start("objects/deaths/writer", &channel, STOP, failpoint, 1);
+        let mut reader = channel.reader();
+        // At `RequestReceived`, the first request stops the writer.
+        let (mut longest, mut frames) = (Duration::ZERO, 0);
+        eventually("the writer is stopped", || {
+            let (duration, next) = take(&mut reader, Duration::from_millis(50));
+            longest = longest.max(duration);
+            frames += u32::from(matches!(next, Next::Frame(_)));
+            is_stopped(&writer.process)
+        });
+        for _ in 0..5 {
+            let (duration, next) = take(&mut reader, Duration::from_millis(50));
+            longest = longest.max(duration);
+            assert!(!matches!(next, Next::Lost), "a stopped writer is alive");
+        }
+        // One request, and the rest of a wait for frames.
+        assert!(longest < 3 * SECOND, "{failpoint}: {longest:?}");
+        writer.process.resume();
+        eventually(
+            "frames in place",
+            || matches!(take(&mut reader, SECOND).1, Next::Frame(frame) if is_object(&frame)),
+        );
+        drop(reader);
+        writer.process.kill();
+    }
+}

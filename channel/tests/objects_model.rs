@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Searches all states of a small system with frames of objects: a writer that retires frames and withdraws the quota, and
+//! two readers. In every state, no buffer goes back to the camera while a reader holds its frame, and the camera never
+//! lacks the buffers that it needs.
+//!
+//! As in `slots_model`, a reader may stop for ever after any of its steps, each step is one access to shared memory, and
+//! each rule has a variant without it, whose fault the search must find.
+
+use std::collections::HashSet;
+
+const READERS: usize = 2;
+const SLOTS: usize = 4;
+/// How many frames may be out. Both readers together could hold more.
+const LIMIT: u32 = 3;
+const QUOTA: u32 = 2;
+
+/// The rules that a search can leave out.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// The pins are loaded again after the seq was set to 0.
+    looks_again: bool,
+    /// A buffer goes back only if nobody can pin its slot. Without the rule, it goes back when the seq is 0.
+    waits_for_pins: bool,
+    /// The quota is withdrawn when buffers become scarce.
+    has_limit: bool,
+    /// Two buffers are left when a frame is published that can be pinned: one for it, and one for the next.
+    counts_next: bool,
+    /// The pins are loaded after the quota is withdrawn, not before.
+    looks_after_withdrawal: bool,
+    /// When the quota is set again, slots with frames can be pinned again.
+    forgets_at_grant: bool,
+    /// A reader loads the quota before the seq.
+    quota_first: bool,
+    /// The first reader sets bits without a look at the quota and the seq, and never clears them.
+    has_rogue: bool,
+}
+
+const ALL: Rules = Rules {
+    looks_again: true,
+    waits_for_pins: true,
+    has_limit: true,
+    counts_next: true,
+    looks_after_withdrawal: true,
+    forgets_at_grant: true,
+    quota_first: true,
+    has_rogue: false,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Slot {
+    /// The seq of the frame, which readers compare; 0: no frame.
+    seq: u8,
+    is_unpinnable: bool,
+    /// Whether the slot has a buffer of the camera.
+    is_out: bool,
+}
+
+/// What a reader does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum ReaderStep {
+    Choose,
+    /// The bit of the slot is set. The reader wants this frame.
+    LoadFirst(usize, u8),
+    LoadSecond(usize, u8),
+    /// The attempt failed. The bit is still set.
+    Clear(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Reader {
+    bits: u8,
+    /// The slots that the reader has pinned, and may read.
+    held: u8,
+    step: ReaderStep,
+}
+
+/// What the writer does next. A frame is published in the order of these steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum WriterStep {
+    /// It retires frames, before a publish or after it.
+    Retire(When),
+    ClearSeq(usize, When),
+    LookAgain(usize, When),
+    GiveBack(When),
+    /// The decision whether readers may pin the next frame.
+    Limit,
+    Withdraw,
+    LookAtPins,
+    Publish,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum When {
+    Before,
+    After,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct State {
+    slots: [Slot; SLOTS],
+    readers: [Reader; READERS],
+    quota: u32,
+    writer: WriterStep,
+}
+
+/// A fault that the search has found.
+#[derive(Debug, PartialEq, Eq)]
+enum Fault {
+    /// The camera gets a buffer whose frame a reader holds.
+    HeldBufferGoesBack,
+    /// More frames are out than the camera can spare.
+    CameraLacksBuffer,
+    /// There is no slot for the next frame.
+    NoSlot,
+}
+
+impl State {
+    fn first() -> Self {
+        let mut slots = [Slot {
+            seq: 0,
+            is_unpinnable: true,
+            is_out: false,
+        }; SLOTS];
+        slots[0] = Slot {
+            seq: 1,
+            is_unpinnable: false,
+            is_out: true,
+        };
+        Self {
+            slots,
+            readers: [Reader {
+                bits: 0,
+                held: 0,
+                step: ReaderStep::Choose,
+            }; READERS],
+            quota: QUOTA,
+            writer: WriterStep::Retire(When::Before),
+        }
+    }
+
+    fn seqs(&self) -> impl Iterator<Item = u8> {
+        let wanted = self.readers.iter().map(|reader| match reader.step {
+            ReaderStep::LoadFirst(_, seq) | ReaderStep::LoadSecond(_, seq) => seq,
+            ReaderStep::Choose | ReaderStep::Clear(_) => 0,
+        });
+        self.slots.iter().map(|slot| slot.seq).chain(wanted)
+    }
+
+    /// Replaces the seqs by the smallest ones in the same order, so that equal situations are equal states.
+    fn normalized(mut self) -> Self {
+        let seqs = self.seqs().fold(0u64, |seqs, seq| seqs | 1 << seq);
+        let rank = |seq: u8| (seqs >> 1 & ((1 << seq) - 1)).count_ones() as u8;
+        for slot in &mut self.slots {
+            slot.seq = rank(slot.seq);
+        }
+        for reader in &mut self.readers {
+            if let ReaderStep::LoadFirst(_, seq) | ReaderStep::LoadSecond(_, seq) = &mut reader.step {
+                *seq = rank(*seq);
+            }
+        }
+        self
+    }
+
+    fn is_pinned(&self, slot: usize) -> bool {
+        self.readers.iter().any(|reader| reader.bits >> slot & 1 == 1)
+    }
+
+    fn is_held(&self, slot: usize) -> bool {
+        self.readers.iter().any(|reader| reader.held >> slot & 1 == 1)
+    }
+
+    fn out(&self) -> u32 {
+        self.slots.iter().filter(|slot| slot.is_out).count() as u32
+    }
+
+    fn is_at_limit(&self, rules: Rules) -> bool {
+        let needed = if rules.counts_next { 2 } else { 1 };
+        rules.has_limit && self.out() + needed > LIMIT
+    }
+
+    /// The states after one step of the writer. Its service runs before the limit is checked.
+    fn after_writer(&self, rules: Rules) -> Result<Vec<Self>, Fault> {
+        let mut next = *self;
+        let mut others = Vec::new();
+        match self.writer {
+            WriterStep::Retire(when) => {
+                // Slots without a frame and without a pin cannot be pinned.
+                for slot in 0..SLOTS {
+                    next.slots[slot].is_unpinnable |= self.slots[slot].seq == 0 && !self.is_pinned(slot);
+                }
+                let newest = self.slots.iter().map(|slot| slot.seq).max().unwrap_or(0);
+                let retired = (0..SLOTS).find(|slot| {
+                    let Slot { seq, is_unpinnable, .. } = self.slots[*slot];
+                    seq != 0 && seq != newest && (is_unpinnable || !self.is_pinned(*slot))
+                });
+                next.writer = retired.map_or(WriterStep::GiveBack(when), |slot| WriterStep::ClearSeq(slot, when));
+            }
+            WriterStep::ClearSeq(slot, when) => {
+                next.slots[slot].seq = 0;
+                next.writer = if self.slots[slot].is_unpinnable || !rules.looks_again {
+                    next.slots[slot].is_unpinnable = true;
+                    WriterStep::Retire(when)
+                } else {
+                    WriterStep::LookAgain(slot, when)
+                };
+            }
+            WriterStep::LookAgain(slot, when) => {
+                next.slots[slot].is_unpinnable = !self.is_pinned(slot);
+                next.writer = WriterStep::Retire(when);
+            }
+            WriterStep::GiveBack(when) => {
+                for slot in 0..SLOTS {
+                    let Slot {
+                        seq,
+                        is_unpinnable,
+                        is_out,
+                    } = self.slots[slot];
+                    if is_out && seq == 0 && (is_unpinnable || !rules.waits_for_pins) {
+                        if self.is_held(slot) {
+                            return Err(Fault::HeldBufferGoesBack);
+                        }
+                        next.slots[slot].is_out = false;
+                    }
+                }
+                if when == When::After && next.out() > LIMIT {
+                    return Err(Fault::CameraLacksBuffer);
+                }
+                next.writer = match when {
+                    When::Before => WriterStep::Limit,
+                    When::After => WriterStep::Retire(When::Before),
+                };
+            }
+            WriterStep::Limit => {
+                if self.quota == 0 && !self.is_at_limit(rules) {
+                    let mut granted = next;
+                    granted.quota = QUOTA;
+                    for slot in granted
+                        .slots
+                        .iter_mut()
+                        .filter(|slot| slot.seq != 0 && rules.forgets_at_grant)
+                    {
+                        slot.is_unpinnable = false;
+                    }
+                    granted.writer = WriterStep::Publish;
+                    others.push(granted);
+                }
+                next.writer = if self.is_at_limit(rules) && self.quota > 0 {
+                    if !rules.looks_after_withdrawal {
+                        next.look_at_pins();
+                    }
+                    WriterStep::Withdraw
+                } else {
+                    WriterStep::Publish
+                };
+            }
+            WriterStep::Withdraw => {
+                next.quota = 0;
+                next.writer = if rules.looks_after_withdrawal {
+                    WriterStep::LookAtPins
+                } else {
+                    WriterStep::Publish
+                };
+            }
+            WriterStep::LookAtPins => {
+                next.look_at_pins();
+                next.writer = WriterStep::Publish;
+            }
+            WriterStep::Publish => {
+                let free = self
+                    .slots
+                    .iter()
+                    .position(|slot| !slot.is_out && slot.is_unpinnable && slot.seq == 0);
+                let Some(slot) = free else {
+                    return Err(if self.out() > LIMIT {
+                        Fault::CameraLacksBuffer
+                    } else {
+                        Fault::NoSlot
+                    });
+                };
+                next.slots[slot] = Slot {
+                    // A frame that a reader wanted is older, too.
+                    seq: self.seqs().max().unwrap_or(0) + 1,
+                    is_unpinnable: self.quota == 0,
+                    is_out: true,
+                };
+                next.writer = WriterStep::Retire(When::After);
+            }
+        }
+        others.push(next);
+        Ok(others)
+    }
+
+    /// Every slot without a pin is unpinnable from now on.
+    fn look_at_pins(&mut self) {
+        for slot in 0..SLOTS {
+            self.slots[slot].is_unpinnable |= !self.is_pinned(slot);
+        }
+    }
+
+    /// The states after one step of a reader.
+    fn after_reader(&self, number: usize, rules: Rules) -> Vec<Self> {
+        let reader = self.readers[number];
+        let with = |changed: Reader| {
+            let mut next = *self;
+            next.readers[number] = changed;
+            next
+        };
+        if rules.has_rogue && number == 0 {
+            return (0..SLOTS)
+                .map(|slot| {
+                    with(Reader {
+                        bits: reader.bits | 1 << slot,
+                        ..reader
+                    })
+                })
+                .collect();
+        }
+        let changed = match reader.step {
+            ReaderStep::Choose => {
+                return (0..SLOTS)
+                    .filter_map(|slot| self.choose(reader, slot))
+                    .map(with)
+                    .collect();
+            }
+            ReaderStep::LoadFirst(slot, seq) if self.allows(reader, slot, seq, rules.quota_first) => Reader {
+                step: ReaderStep::LoadSecond(slot, seq),
+                ..reader
+            },
+            ReaderStep::LoadSecond(slot, seq) if self.allows(reader, slot, seq, !rules.quota_first) => Reader {
+                held: reader.held | 1 << slot,
+                step: ReaderStep::Choose,
+                ..reader
+            },
+            ReaderStep::LoadFirst(slot, _) | ReaderStep::LoadSecond(slot, _) => Reader {
+                step: ReaderStep::Clear(slot),
+                ..reader
+            },
+            ReaderStep::Clear(slot) => Reader {
+                bits: reader.bits & !(1 << slot),
+                step: ReaderStep::Choose,
+                ..reader
+            },
+        };
+        vec![with(changed)]
+    }
+
+    /// The reader after it has released the slot, or has set the bit for the frame in the slot.
+    fn choose(&self, reader: Reader, slot: usize) -> Option<Reader> {
+        let (bit, seq) = (1 << slot, self.slots[slot].seq);
+        if reader.held & bit != 0 {
+            return Some(Reader {
+                bits: reader.bits & !bit,
+                held: reader.held & !bit,
+                ..reader
+            });
+        }
+        (seq != 0).then_some(Reader {
+            bits: reader.bits | bit,
+            step: ReaderStep::LoadFirst(slot, seq),
+            ..reader
+        })
+    }
+
+    /// Loads the quota or the seq. Returns whether the reader may go on.
+    fn allows(&self, reader: Reader, slot: usize, seq: u8, loads_quota: bool) -> bool {
+        if loads_quota {
+            reader.bits.count_ones() <= self.quota
+        } else {
+            self.slots[slot].seq == seq
+        }
+    }
+}
+
+/// Visits every state. Returns the number of states.
+fn search(rules: Rules) -> Result<usize, Fault> {
+    let mut open = vec![State::first().normalized()];
+    let mut seen = HashSet::from([open[0]]);
+    while let Some(state) = open.pop() {
+        let mut next = state.after_writer(rules)?;
+        for number in 0..READERS {
+            next.extend(state.after_reader(number, rules));
+        }
+        for state in next.into_iter().map(State::normalized) {
+            if seen.insert(state) {
+                open.push(state);
+            }
+        }
+    }
+    Ok(seen.len())
+}
+
+#[test]
+fn no_held_buffer_goes_back_and_the_camera_has_its_buffers() {
+    let states = search(ALL).expect("no fault");
+    println!("{states} states");
+    assert!(states > 50_000, "{states}");
+}
+
+#[test]
+fn reader_that_breaks_the_rules_costs_no_buffer() {
+    search(Rules { has_rogue: true, ..ALL }).expect("no fault");
+}
+
+#[test]
+fn search_detects_missing_second_look() {
+    let fault = search(Rules {
+        looks_again: false,
+        ..ALL
+    });
+    assert_eq!(fault, Err(Fault::HeldBufferGoesBack));
+}
+
+#[test]
+fn search_detects_buffer_that_goes_back_with_the_seq() {
+    let fault = search(Rules {
+        waits_for_pins: false,
+        ..ALL
+    });
+    assert_eq!(fault, Err(Fault::HeldBufferGoesBack));
+}
+
+#[test]
+fn search_detects_missing_limit() {
+    let fault = search(Rules {
+        has_limit: false,
+        ..ALL
+    });
+    assert_eq!(fault, Err(Fault::CameraLacksBuffer));
+}
+
+#[test]
+fn search_detects_limit_that_forgets_the_next_frame() {
+    let fault = search(Rules {
+        counts_next: false,
+        ..ALL
+    });
+    assert_eq!(fault, Err(Fault::CameraLacksBuffer));
+}
+
+#[test]
+fn search_detects_look_before_withdrawal() {
+    let fault = search(Rules {
+        looks_after_withdrawal: false,
+        ..ALL
+    });
+    assert_eq!(fault, Err(Fault::HeldBufferGoesBack));
+}
+
+#[test]
+fn search_detects_grant_that_keeps_slots_unpinnable() {
+    let fault = search(Rules {
+        forgets_at_grant: false,
+        ..ALL
+    });
+    assert_eq!(fault, Err(Fault::HeldBufferGoesBack));
+}
+
+#[test]
+fn search_detects_quota_loaded_after_seq() {
+    let fault = search(Rules {
+        quota_first: false,
+        ..ALL
+    });
+    assert_eq!(fault, Err(Fault::HeldBufferGoesBack));
+}
