@@ -9,7 +9,8 @@ use std::time::Duration;
 const LEAST: Duration = Duration::from_millis(2);
 /// The time in which a slow reader reads 1024 bytes.
 const READ_TIME: Duration = Duration::from_nanos(1536);
-/// The longest wait, so that a reader that holds frames does not stop the others for long.
+/// The longest wait, and after which time readers count as stopped. A reader that holds frames must not stop the others
+/// for long.
 const MOST: Duration = Duration::from_millis(100);
 
 /// What a lossless writer knows of the pace of its readers.
@@ -23,11 +24,16 @@ pub(super) struct Patience {
 
 impl Patience {
     /// How long to wait for a slot of this size before the segment gets another one: twice as long as the readers took
-    /// lately. More slots do not help readers that are slow, but steady.
+    /// lately. More slots do not help readers that are slow, but steady. For readers that have stopped, this is over
+    /// after [`MOST`].
     pub(super) fn limit(&self, slot_size: u64) -> Duration {
         let kibibytes = u32::try_from(slot_size >> 10).unwrap_or(u32::MAX);
-        let usual = LEAST.saturating_add(READ_TIME.saturating_mul(kibibytes));
-        usual.max(2 * self.longest).min(MOST)
+        let usual = LEAST.saturating_add(READ_TIME.saturating_mul(kibibytes)).min(MOST);
+        if self.unanswered < MOST {
+            usual.max(2 * self.longest)
+        } else {
+            usual
+        }
     }
 
     /// Records a wait that a reader ended.
@@ -80,13 +86,18 @@ mod tests {
     }
 
     #[test]
-    fn stopped_reader_is_forgotten() {
+    fn stopped_reader_stops_the_writer_once() {
         let mut patience = Patience::default();
-        for _ in 0..50 {
-            patience.note_growth(patience.limit(SMALL));
-        }
-        assert!(patience.limit(SMALL) < ms(3), "each slot is as fast as the first");
         patience.note_answer(ms(10_000));
+        assert_eq!(patience.limit(SMALL), ms(100));
+        let mut total = ms(0);
+        for _ in 0..60 {
+            let limit = patience.limit(SMALL);
+            patience.note_growth(limit);
+            total += limit;
+        }
+        assert!(total < ms(300), "{total:?}");
+        patience.note_answer(ms(0));
         assert_eq!(patience.limit(SMALL), ms(100));
         (0..40).for_each(|_| patience.note_answer(ms(0)));
         assert!(patience.limit(SMALL) < ms(3));
