@@ -211,7 +211,10 @@ test-symbols: build ## check that the plugin is linked only with functions of GS
 # WRITE=1 replaces the table in docs/COMPATIBILITY.md. RELEASES="bullseye here" checks these only; `here` is this system.
 .PHONY: test-releases
 test-releases: ## check one plugin file with GStreamer 1.18 to 1.28, in directory trees of Debian 11 to 14: needs 8 GB, 15 minutes
-	@$(call install_missing,debootstrap)
+	@$(call install_missing,debootstrap python3-venv)
+	$(call install_tools)
+	"$(PYTHON)" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest target/releases-peers \
+		$(filter posix_ipc%,$(TOOLS))
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" tests/releases/run $(if $(WRITE),--write) $(RELEASES)
 
 # Crates and Python packages are downloaded before, because the directory tree has no network client for them.

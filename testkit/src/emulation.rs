@@ -26,6 +26,11 @@ pub fn on_this_machine(limit: Duration) -> Duration {
     limit.saturating_mul(*SLOWDOWN)
 }
 
+/// How many frames must arrive on this machine in a time in which `frames` arrive on a real machine.
+pub fn frames_on_this_machine(frames: u32) -> u64 {
+    u64::from(frames / *SLOWDOWN)
+}
+
 /// The part of a processor that a process may use on this machine, if it uses at most `part` on a real machine. An emulated
 /// process uses more of it for the same work, but never all, as a process does that spins.
 pub fn processor_on_this_machine(part: f64) -> f64 {

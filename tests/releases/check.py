@@ -11,6 +11,7 @@ this one is older. `tests/releases/run` runs the program in several releases of 
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -306,7 +307,8 @@ def crash() -> None:
 
 def main() -> int:
     Gst.init(None)
-    print(f"{Gst.version_string()}, glibc {os.confstr('CS_GNU_LIBC_VERSION').split()[1]}", flush=True)
+    glibc = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
+    print(f"{Gst.version_string()}, glibc {glibc}, Python {platform.python_version()}", flush=True)
     failed = 0
     for name, since, function in CHECKS:
         result = "ok"

@@ -4,9 +4,14 @@
 
 use std::process::Command;
 
-use rsshm_testkit::{Channel, Container, Process, SharedDirectory, container::RSSHM_DIR, skip};
+use rsshm_testkit::{
+    Channel, Container, Process, SharedDirectory, container::RSSHM_DIR, emulation::on_this_machine, skip,
+};
 
-use crate::{examples::START, support::Program};
+use crate::{
+    examples::{START, assert_all},
+    support::Program,
+};
 
 /// The example reader prints all frames of the example writer. `reads` and `writes` make the command of a process that is
 /// on the host or in a container.
@@ -19,10 +24,10 @@ fn check_examples(
     let channel = Channel::new();
     let (reader, writer) = (Program::new("examples/reader.c"), Program::new("examples/writer.c"));
     let mut reading = Process::start(reads(reader.command(&[channel.as_str()])));
-    std::thread::sleep(START);
+    std::thread::sleep(on_this_machine(START));
     let mut writing = Process::start(writes(writer.command(&[channel.as_str(), "30"])));
     let output = reading.wait_ok();
-    assert_eq!(output.lines().count(), 30, "{output}");
+    assert_all(&output, 30);
     writing.wait_ok();
     assert!(directory.files().is_empty(), "{:?}", directory.files());
     channel.assert_removed();

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use rsshm_testkit::{Channel, Process};
+use rsshm_testkit::{
+    Channel, Process,
+    emulation::{is_emulated, on_this_machine},
+    need_real_machine,
+};
 
 use crate::support::{Program, archive, crate_directory, directory, run, unique};
 
@@ -21,9 +25,31 @@ pub const START: Duration = Duration::from_millis(300);
 fn read_twenty(reader: Command, channel: &Channel) -> String {
     let writer = Program::new("examples/writer.c");
     let mut reading = Process::start(reader);
-    std::thread::sleep(START);
+    std::thread::sleep(on_this_machine(START));
     writer.start(&[channel.as_str(), "20"]).wait_ok();
     reading.wait_ok()
+}
+
+/// Checks the output of the reader in C, which prints each frame.
+#[track_caller]
+pub fn assert_all(output: &str, count: u32) {
+    let line = |index| format!("frame {}: GRAY8 640x360, 230400 bytes from {index}", index + 1);
+    assert_lines(output.lines(), (0..count).map(line).collect());
+}
+
+/// Checks that a reader has printed these lines. The emulator translates a program when it starts, so there it may be late
+/// for the first frames, but not for the last ones.
+#[track_caller]
+fn assert_lines<'a>(lines: impl Iterator<Item = &'a str>, expected: Vec<String>) {
+    let lines: Vec<&str> = lines.collect();
+    if !is_emulated() {
+        assert_eq!(lines, expected);
+        return;
+    }
+    let mut rest = expected.iter();
+    let in_order = lines.iter().all(|line| rest.any(|each| each == line));
+    assert!(in_order && lines.len() * 4 >= expected.len(), "{lines:#?}");
+    assert_eq!(lines.last(), expected.last().map(String::as_str).as_ref(), "{lines:#?}");
 }
 
 /// Flags for a library that pkg-config knows.
@@ -37,12 +63,7 @@ fn c_examples_work_together() {
     let channel = Channel::new();
     let reader = Program::new("examples/reader.c");
     let output = read_twenty(reader.command(&[channel.as_str()]), &channel);
-    let lines: Vec<_> = output.lines().collect();
-    assert_eq!(lines.len(), 20, "{output}");
-    for (index, line) in lines.iter().enumerate() {
-        let expected = format!("frame {}: GRAY8 640x360, 230400 bytes from {index}", index + 1);
-        assert_eq!(*line, expected);
-    }
+    assert_all(&output, 20);
 }
 
 #[test]
@@ -65,7 +86,7 @@ fn epoll_example_reads_several_channels() {
     let writer = Program::new("examples/writer.c");
     let reader = Program::new("examples/epoll.c");
     let mut reading = reader.start(&[first.as_str(), second.as_str()]);
-    std::thread::sleep(START);
+    std::thread::sleep(on_this_machine(START));
     let mut writing = [
         writer.start(&[first.as_str(), "20"]),
         writer.start(&[second.as_str(), "10"]),
@@ -73,12 +94,12 @@ fn epoll_example_reads_several_channels() {
     writing.iter_mut().for_each(|writing| drop(writing.wait_ok()));
     let output = reading.wait_ok();
     for (channel, count) in [(&first, 20), (&second, 10)] {
-        let mut lines = output.lines().filter(|line| line.starts_with(&format!("{channel}: ")));
-        for index in 0..count {
-            let expected = format!("{channel}: frame {} from {index}", index + 1);
-            assert_eq!(lines.next(), Some(&*expected), "{output}");
-        }
-        assert_eq!(lines.next(), Some(&*format!("{channel}: the end")));
+        let lines = output.lines().filter(|line| line.starts_with(&format!("{channel}: ")));
+        let mut expected: Vec<_> = (0..count)
+            .map(|index| format!("{channel}: frame {} from {index}", index + 1))
+            .collect();
+        expected.push(format!("{channel}: the end"));
+        assert_lines(lines, expected);
     }
 }
 
@@ -89,10 +110,8 @@ fn glib_example_reads_in_a_main_loop() {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let reader = Program::with("examples/glib.c", &flags);
     let output = read_twenty(reader.command(&[channel.as_str()]), &channel);
-    let expected: String = (0..20)
-        .map(|index| format!("frame {} from {index}\n", index + 1))
-        .collect();
-    assert_eq!(output, expected);
+    let expected = (0..20).map(|index| format!("frame {} from {index}", index + 1));
+    assert_lines(output.lines(), expected.collect());
 }
 
 /// A directory that is removed with the value.
@@ -147,8 +166,9 @@ fn reads(program: PathBuf, prefix: &Directory) -> String {
 fn assert_newest(output: &str) {
     let seq = |line: &str| line.split([' ', ':']).find_map(|word| word.parse::<u64>().ok());
     let seqs: Vec<u64> = output.lines().filter_map(seq).collect();
+    let least = if is_emulated() { 5 } else { 10 };
     assert!(
-        seqs.len() >= 10 && seqs.is_sorted_by(|one, next| one < next),
+        seqs.len() >= least && seqs.is_sorted_by(|one, next| one < next),
         "{output}"
     );
     assert_eq!(seqs.last(), Some(&20), "{output}");
@@ -164,18 +184,19 @@ fn cmake_finds_the_installed_library() {
         .arg(&build.0));
     run(with_prefix("cmake", &prefix).arg("--build").arg(&build.0));
     let output = reads(build.path("reader"), &prefix);
-    assert_eq!(output.lines().count(), 20, "{output}");
+    assert_all(&output, 20);
     assert_newest(&reads(build.path("reader-cpp"), &prefix));
 }
 
 #[test]
 fn meson_finds_the_installed_library() {
+    need_real_machine!("Meson needs the Python of this machine, and the tests for ARM64 need their own");
     let (prefix, build) = (install(), Directory::new("meson"));
     let source = crate_directory().join("examples/meson");
     run(with_prefix("meson", &prefix).arg("setup").arg(&build.0).arg(source));
     run(with_prefix("ninja", &prefix).arg("-C").arg(&build.0));
     let output = reads(build.path("reader"), &prefix);
-    assert_eq!(output.lines().count(), 20, "{output}");
+    assert_all(&output, 20);
     assert_newest(&reads(build.path("reader-cpp"), &prefix));
 }
 
@@ -196,7 +217,7 @@ fn static_library_links_into_a_program() {
     let dynamic = run(Command::new("readelf").arg("-d").arg(&program));
     assert!(!dynamic.contains("librsshm"), "{dynamic}");
     let output = reads(program, &prefix);
-    assert_eq!(output.lines().count(), 20, "{output}");
+    assert_all(&output, 20);
 }
 
 #[test]

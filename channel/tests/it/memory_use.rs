@@ -12,7 +12,9 @@ use std::{
 
 use rsshm_channel::{Caps, FrameDescriptor, Next, ReadLimits, ReaderOptions, Writer, WriterOptions, monotonic_ns};
 use rsshm_testkit::{
-    Channel, Process, need_real_machine,
+    Channel, Process,
+    emulation::on_this_machine,
+    need_real_machine,
     role::{self, Role, lines, say},
     shm::{OWN_MOUNTS, mount, unshared},
     skip,
@@ -120,7 +122,7 @@ fn stream(writer: &Writer, size: usize, longest: Duration, mut is_done: impl FnM
         if number % 16 == 15 && is_done(began.elapsed()) {
             return;
         }
-        assert!(began.elapsed() < longest, "{:?}", writer.stats());
+        assert!(began.elapsed() < on_this_machine(longest), "{:?}", writer.stats());
     }
 }
 
@@ -246,7 +248,7 @@ fn eight_newcomers_get_their_first_frame_at_once() {
         at(99),
         at(100)
     );
-    assert!(at(50) < Duration::from_millis(2), "{:?}", at(50));
+    assert!(at(50) < on_this_machine(Duration::from_millis(2)), "{:?}", at(50));
     // While the writer commits a slot, newcomers copy.
     assert!(copied < 24, "{copied}");
 }

@@ -446,7 +446,7 @@ fn filled_up(size: &str) {
     std::fs::remove_file(FILLER).unwrap();
     writer.set_caps(caps).unwrap();
     stream(60..90);
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(on_this_machine(Duration::from_millis(500)));
     for reader in &mut readers {
         reader.send("stop");
         let counts = reader.receive();

@@ -21,7 +21,7 @@ use super::{
     board::writer_request,
     content::{COUNTED_FRAME, EVENT, HEAD, MESSAGE, OWN_EVENT, Tag},
 };
-use crate::Random;
+use crate::{Random, on_this_machine};
 
 /// The range of `n` for frame sizes from 2^n (see [`Random::size`]). The sizes are from 4 KiB to 1 MiB.
 const SIZE_BITS: std::ops::Range<u64> = 12..20;
@@ -332,7 +332,7 @@ impl WriterPlayer {
             return;
         }
         // After this time, the service has noticed the dead readers and has released the old segments.
-        std::thread::sleep(Duration::from_millis(600));
+        std::thread::sleep(on_this_machine(Duration::from_millis(600)));
         // Frames of one size never share a slot, so each claim shows another slot.
         let size = match self.size {
             Some(size) => size,
@@ -347,8 +347,8 @@ impl WriterPlayer {
         // The second round begins with other frames in the history, so that each slot is claimed in one of the rounds.
         for _ in 0..2 {
             let mut claimed = Vec::new();
-            let began = Instant::now();
-            while let Ok(Some(mut slot)) = self.writer.claim_while(size, || began.elapsed() < CLAIM_TIME) {
+            let (began, limit) = (Instant::now(), on_this_machine(CLAIM_TIME));
+            while let Ok(Some(mut slot)) = self.writer.claim_while(size, || began.elapsed() < limit) {
                 used.insert(slot.as_mut().as_ptr().addr());
                 claimed.push(slot);
             }

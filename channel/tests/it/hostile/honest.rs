@@ -12,7 +12,7 @@ use std::{
 use rsshm_channel::{Error, NewEvent, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions, monotonic_ns};
 use rsshm_testkit::{
     Channel, Process,
-    emulation::processor_on_this_machine,
+    emulation::{frames_on_this_machine, processor_on_this_machine},
     role::{self, Role, say},
     wait_until,
 };
@@ -312,7 +312,10 @@ impl Honest {
     pub fn assert_well(&mut self, what: &str) {
         let reports = self.during(what, |_| std::thread::sleep(SECOND));
         for (role, report) in &reports {
-            assert!(report.frames > u64::from(RATE) / 2, "{what}: {role}: {report:?}");
+            assert!(
+                report.frames > frames_on_this_machine(RATE / 2),
+                "{what}: {role}: {report:?}"
+            );
         }
     }
 
