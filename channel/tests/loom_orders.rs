@@ -6,7 +6,8 @@
 //! every order of accesses that the language allows. Then each order in the crate's files is weakened in turn, and at
 //! least one model must fail. The constants `SPARE` list the orders that no model needs, with the reason to keep them.
 //!
-//! loom treats SeqCst accesses as AcqRel accesses, so the crate uses SeqCst only for fences, which loom models exactly.
+//! loom treats SeqCst accesses as AcqRel accesses, so the checked files use SeqCst only for fences, which loom models
+//! exactly.
 //! docs/MEMORY-ORDER.md says what loom cannot model.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -179,7 +180,7 @@ mod failpoint {
         RingStored,
         EndHalf,
         EndsLoaded,
-        QuotaWithdrawn,
+        QuotaLowered,
     }
 
     pub(crate) fn failpoint(_: Failpoint) {}
@@ -588,6 +589,10 @@ fn entry_gets_a_new_owner() {
                 assert_eq!(generation, 2);
                 assert_eq!(entry.message_head.load(Ordering::Relaxed), 0, "a former owner's count");
                 assert_eq!(entry.wanted_cursor(Some(1)), Some(3), "a former owner's cursor");
+            }
+            if known == 2 {
+                let cursor = entry.attached_cursor(Some(1));
+                assert!(cursor.is_none_or(|cursor| cursor == 3), "a former owner's cursor");
             }
             if state == reader_state::JOINING {
                 assert_eq!(generation, 2, "a former owner's generation");

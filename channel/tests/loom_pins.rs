@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Checks the pin rule and the runs under every interleaving of the threads, and under every order of memory accesses that the
-//! language allows.
+//! Checks the pin rule and the runs under every interleaving of the threads, and under every order of memory accesses that
+//! the language allows.
 //!
-//! Models (a), (b), (d), (e), (f) and (g) also have variants in which a single step is weakened. These variants must fail, because a
-//! model that cannot fail proves nothing. loom treats SeqCst accesses as AcqRel accesses, but models full fences
+//! All models except (c) also have variants in which a single step is weakened. These variants must fail, because a model
+//! that cannot fail proves nothing. loom treats SeqCst accesses as AcqRel accesses, but models full fences
 //! exactly. No model therefore depends on the stronger order of SeqCst accesses.
 
 use loom::{
@@ -15,7 +15,7 @@ use loom::{
     },
     thread,
 };
-use pins::{PinCounts, PinResult, take_for_writing, take_unpinnable, withdraw};
+use pins::{PinCounts, PinResult, lower_quota, take_for_writing, take_unpinnable};
 use run::{RunPosition, load_tail, publish_tail};
 
 /// The crate's own file. It uses the modules `atomic`, `failpoint` and `layout`, which are replaced below.
@@ -39,7 +39,7 @@ mod failpoint {
         UnpinDue,
         PinsSeen,
         SeqCleared,
-        QuotaWithdrawn,
+        QuotaLowered,
     }
 
     pub(crate) fn failpoint(_: Failpoint) {}
@@ -236,8 +236,8 @@ fn entry_changes_owner(enter: fn(&ReaderEntry), ignore: fn(&mut WriterSide, &Rea
 /// Takes over the entry, in the same steps as `Attachment`.
 fn enter(entry: &ReaderEntry) {
     let former = entry.generation.load(Ordering::Relaxed);
+    entry.slot.word.store(0, Ordering::Relaxed);
     entry.generation.store(former + 1, Ordering::Release);
-    entry.slot.word.store(0, Ordering::Release);
 }
 
 #[test]
@@ -445,9 +445,9 @@ fn model_detects_tail_loaded_too_early() {
     });
 }
 
-/// A wrong variant of `withdraw`: it has no fence.
-fn withdraw_without_fence(quota: &AtomicU32) {
-    quota.store(0, Ordering::Relaxed);
+/// A wrong variant of `lower_quota`: it has no fence.
+fn lower_without_fence(quota: &AtomicU32, value: u32) {
+    quota.store(value, Ordering::Release);
 }
 
 /// A wrong variant of `PinCounts::pin`: it loads the seq before the quota.
@@ -465,7 +465,7 @@ fn pin_with_quota_loaded_last(slot: &Slot, seq: u64) -> bool {
 /// Model (g): a writer withdraws the quota and looks at the pins once. If the slot has no pin, the writer takes it as often
 /// as it likes, and does not look again. Then the writer grants the quota again, and must look again. A reader tries to pin
 /// the slot for each frame.
-fn quota_is_withdrawn(withdraw: fn(&AtomicU32), pin: fn(&Slot, u64) -> bool, looks_again: bool) {
+fn quota_is_withdrawn(lower: fn(&AtomicU32, u32), pin: fn(&Slot, u64) -> bool, looks_again: bool) {
     loom::model(move || {
         let slot = Arc::new(Slot::new());
         let reader = thread::spawn({
@@ -479,7 +479,7 @@ fn quota_is_withdrawn(withdraw: fn(&AtomicU32), pin: fn(&Slot, u64) -> bool, loo
                 }
             }
         });
-        withdraw(&slot.quota);
+        lower(&slot.quota, 0);
         if !slot.is_pinned() {
             take_unpinnable(&slot.seq);
             slot.draw_and_publish(2);
@@ -499,23 +499,70 @@ fn pin_once(slot: &Slot, seq: u64) -> bool {
 
 #[test]
 fn withdrawn_quota_pins_nothing() {
-    quota_is_withdrawn(withdraw, pin_once, true);
+    quota_is_withdrawn(lower_quota, pin_once, true);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn model_detects_withdrawal_without_fence() {
-    quota_is_withdrawn(withdraw_without_fence, pin_once, true);
+    quota_is_withdrawn(lower_without_fence, pin_once, true);
 }
 
 #[test]
 #[should_panic(expected = "left == right")]
 fn model_detects_quota_loaded_last() {
-    quota_is_withdrawn(withdraw, pin_with_quota_loaded_last, true);
+    quota_is_withdrawn(lower_quota, pin_with_quota_loaded_last, true);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn model_detects_grant_without_another_look() {
-    quota_is_withdrawn(withdraw, pin_once, false);
+    quota_is_withdrawn(lower_quota, pin_once, false);
+}
+
+/// Model (h): a writer lowers the quota from two slots to a share of one, and counts the pins afterwards, or wrongly before. A
+/// reader that holds one slot tries to pin another one. It has no more slots in the end than the writer has counted.
+fn quota_is_lowered(lower: fn(&AtomicU32, u32), counts_before: bool) {
+    const SHARE: u32 = 1;
+    loom::model(move || {
+        let shared = Arc::new((
+            AtomicU64::new(0),
+            AtomicU32::new(2),
+            [AtomicU64::new(1), AtomicU64::new(2)],
+        ));
+        let mut counts = PinCounts::default();
+        let (word, quota, seqs) = &*shared;
+        assert_eq!(counts.pin(word, quota, &seqs[0], 0, 1), PinResult::Pinned);
+        let reader = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let (word, quota, seqs) = &*shared;
+                counts.pin(word, quota, &seqs[1], 1, 2);
+                counts.held()
+            }
+        });
+        let count = || word.load(Ordering::Acquire).count_ones();
+        let early = count();
+        lower(quota, SHARE);
+        let counted = if counts_before { early } else { count() };
+        let held = reader.join().unwrap();
+        assert!(held <= counted.max(SHARE), "a pin is not counted");
+    });
+}
+
+#[test]
+fn lowered_quota_pins_nothing_beyond_it() {
+    quota_is_lowered(lower_quota, false);
+}
+
+#[test]
+#[should_panic(expected = "a pin is not counted")]
+fn model_detects_lowered_quota_without_fence() {
+    quota_is_lowered(lower_without_fence, false);
+}
+
+#[test]
+#[should_panic(expected = "a pin is not counted")]
+fn model_detects_pins_counted_before_quota_is_lowered() {
+    quota_is_lowered(lower_quota, true);
 }

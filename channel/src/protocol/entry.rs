@@ -89,9 +89,20 @@ impl ReaderEntry {
 
     /// The cursor, if the owner is present and is not the ignored one.
     pub(crate) fn wanted_cursor(&self, ignored: Option<u32>) -> Option<u64> {
+        self.cursor_if(reader_state::is_present, ignored)
+    }
+
+    /// The cursor, if the owner is attached and is not the ignored one.
+    pub(crate) fn attached_cursor(&self, ignored: Option<u32>) -> Option<u64> {
+        self.cursor_if(|state| state == reader_state::ATTACHED, ignored)
+    }
+
+    /// The cursor, if the owner has one of the states and is not the ignored one.
+    #[inline]
+    fn cursor_if(&self, is_counted: impl Fn(u32) -> bool, ignored: Option<u32>) -> Option<u64> {
         let (state, generation) = self.owner();
         // Acquire: pairs with the release store of the cursor. If the state says that the owner is present, the cursor is
         // not older than the owner's first one.
-        (reader_state::is_present(state) && ignored != Some(generation)).then(|| self.cursor.load(Ordering::Acquire))
+        (is_counted(state) && ignored != Some(generation)).then(|| self.cursor.load(Ordering::Acquire))
     }
 }

@@ -124,8 +124,8 @@ failpoints! {
     Grown 10,
     /// Writer: a slot is taken, and its memory is not released yet.
     ReleaseDue 10,
-    /// Writer: the quota is withdrawn, and the pins are not loaded again yet.
-    QuotaWithdrawn 100,
+    /// Writer: the quota is lowered or withdrawn, and the pins are not loaded again yet.
+    QuotaLowered 100,
     /// Writer: it is about to set another quota.
     QuotaDue 10,
     /// Writer: a socket for the descriptors of objects exists, and has no name and its final mode yet.

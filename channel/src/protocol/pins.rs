@@ -64,7 +64,7 @@ impl PinCounts {
             word.store(self.bits, Ordering::Release);
         }
         failpoint(Failpoint::PinSet);
-        // Pairs with the fences in `take_for_writing` and `withdraw`: either the writer sees the bit after its fence, or
+        // Pairs with the fences in `take_for_writing` and `lower_quota`: either the writer sees the bit after its fence, or
         // the loads below see the writer's 0.
         fence(Ordering::SeqCst);
         // Acquire: pairs with the release store of a writer that sets the quota again after it withdrew it. This reader
@@ -105,8 +105,8 @@ impl PinCounts {
 /// Takes a slot for writing unless a reader has pinned it. The caller has seen the slot without pins just before.
 ///
 /// `pinned` loads the pin words with acquire order, and returns whether the slot has a pin that counts. If this
-/// function returns `false`, the seq remains 0, because a reader may have seen the 0 already. The frame is the oldest
-/// one anyway. The writer uses the slot once no reader pins it.
+/// function returns `false`, the seq remains 0, because a reader may have seen the 0 already. The writer uses the slot
+/// once no reader pins it.
 pub fn take_for_writing(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     failpoint(Failpoint::PinsSeen);
     // Relaxed: the fence below orders this store before everything that follows. An observer copies without a pin, has
@@ -119,12 +119,12 @@ pub fn take_for_writing(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool 
     !pinned()
 }
 
-/// Withdraws the quota: from here on, no reader pins another slot. The pins that the caller loads after this call are
-/// all that count until the quota is set again.
-pub fn withdraw(quota: &AtomicU32) {
-    // Relaxed: the fence below orders this store before everything that follows.
-    quota.store(0, Ordering::Relaxed);
-    failpoint(Failpoint::QuotaWithdrawn);
+/// Lowers the quota to `value`, which is 0 if the quota is withdrawn: from here on, no reader pins a slot beyond it. The
+/// pins that the caller loads after this call are all that count until the quota is raised.
+pub fn lower_quota(quota: &AtomicU32, value: u32) {
+    // Release: pairs with the acquire load in `PinCounts::pin`, as the store that raises the quota does.
+    quota.store(value, Ordering::Release);
+    failpoint(Failpoint::QuotaLowered);
     // Pairs with the fence in `PinCounts::pin`.
     fence(Ordering::SeqCst);
 }

@@ -68,14 +68,18 @@ pub(super) fn claim_for_copy(
             return Ok(None);
         }
         let slot = take_slot(inner, size, ClaimedFor::Copy, has_waited, content);
-        // A slot was free when the wait ended, but a reader or another thread may have taken it since. If so, this loop
-        // waits again.
         if slot.is_some() {
             return Ok(slot);
         }
         content.require(inner)?;
-        if !inner.options().lossless || !waits::wait_for_slot(inner, size as u64, is_wanted) {
-            return Ok(slot);
+        if !inner.options().lossless {
+            return Ok(None);
+        }
+        // A slot was free when the wait ended, but a reader or another thread may have taken it since. If so, this loop
+        // waits again. A wait that need not sleep does not ask whether it was interrupted.
+        let is_given_up = has_waited && (inner.publisher().is_interrupted() || !is_wanted());
+        if is_given_up || !waits::wait_for_slot(inner, size as u64, is_wanted) {
+            return Ok(None);
         }
         has_waited = true;
     }

@@ -10,8 +10,8 @@ use crate::protocol::layout::{MAX_READERS, reader_state};
 /// The readers whose pins count in one segment.
 #[derive(Debug)]
 pub(super) struct CountedPins {
-    /// One bit for each reader entry that a reader has attached to, or is about to attach to. The pins of other entries do not count, so the writer
-    /// does not load them.
+    /// One bit for each reader entry that a reader has attached to, or is about to attach to. The pins of other entries do
+    /// not count, so the writer does not load them.
     attached: u64,
     /// How many readers had announced themselves when `attached` was determined.
     seen_joins: u32,
@@ -119,13 +119,8 @@ impl CountedPins {
         let readers = segment.tables().readers();
         let mut missing = Missing::default();
         for entry in bits(self.attached) {
-            let shared = &readers[entry];
-            // All three are acquire loads, as in `slowest_cursor`.
-            let cursor = shared.cursor.load(Ordering::Acquire);
-            if cursor < last
-                && shared.state.load(Ordering::Acquire) == reader_state::ATTACHED
-                && !self.is_ignored(entry, shared.generation.load(Ordering::Acquire))
-            {
+            let cursor = readers[entry].attached_cursor(self.ignored[entry]);
+            if let Some(cursor) = cursor.filter(|cursor| *cursor < last) {
                 missing.readers |= 1 << entry;
                 missing.frames += last - cursor.max(first - 1);
             }

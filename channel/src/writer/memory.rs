@@ -75,10 +75,18 @@ impl SlotMemory {
 
     /// Whether the segment may have more slots and no thread is committing one.
     pub(super) fn may_begin_growth(&self) -> bool {
-        self.can_grow() && self.growing == 0 && self.free_slot().is_some()
+        self.growing == 0 && self.has_free_slot()
+    }
+
+    /// Whether [`begin_growth`](Self::begin_growth) would find a slot.
+    pub(super) fn has_free_slot(&self) -> bool {
+        self.free_slot().is_some()
     }
 
     fn free_slot(&self) -> Option<usize> {
+        if !self.can_grow() {
+            return None;
+        }
         let slot = (!(self.with_memory | self.growing | self.releasing)).trailing_zeros();
         (slot < self.slot_count).then_some(slot as usize)
     }
@@ -87,7 +95,7 @@ impl SlotMemory {
     /// milliseconds for a large frame, because the system clears the memory. `None` if the segment may not have more
     /// slots. Other threads may be committing slots.
     pub(super) fn begin_growth(&mut self) -> Option<usize> {
-        let slot = self.free_slot().filter(|_| self.can_grow())?;
+        let slot = self.free_slot()?;
         self.growing |= 1 << slot;
         Some(slot)
     }

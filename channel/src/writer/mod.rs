@@ -73,6 +73,8 @@ mod spare;
 mod state;
 mod stats;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod waits;
 
@@ -259,8 +261,8 @@ impl Writer {
         claim::claim_for_copy(&self.inner, size, Content::Bytes, &is_wanted)
     }
 
-    /// Publishes the frame in `slot`, and returns its seq. Readers receive the frame and the bytes of `metadata`, which the channel does not
-    /// interpret. `metadata` may have at most [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE) bytes.
+    /// Publishes the frame in `slot`, and returns its seq. Readers receive the frame and the bytes of `metadata`, which the
+    /// channel does not interpret. `metadata` may have at most [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE) bytes.
     ///
     /// # Errors
     /// [`Error::NotPublishable`] if the slot's segment was superseded after the claim, if the segment has other caps
@@ -407,8 +409,8 @@ impl Writer {
 
 /// The service. A [`ServiceThread`](crate::ServiceThread) calls these methods.
 impl Writer {
-    /// Runs one pass of the service: repairs the channel's files, looks for readers that came or went, and sets their
-    /// quotas. Call this method a few times a second, from any thread, and whenever
+    /// Runs one pass of the service: repairs the channel's files, looks for readers that came or went, sets their quota,
+    /// and commits and releases memory. Call this method a few times a second, from any thread, and whenever
     /// [`wait_for_service`](Self::wait_for_service) returns.
     ///
     /// # Errors

@@ -77,13 +77,14 @@ impl ReaderTable {
 
     /// Grants the quota that the slots allow. Returns whether readers get less than [`SUFFICIENT_QUOTA`].
     pub(super) fn update_quota(&self, slots: &mut SlotAllocator) -> bool {
+        slots.update_quota(&self.usage(slots));
         let usage = self.usage(slots);
-        slots.update_quota(&usage);
+        slots.count_promised(&usage);
         slots.quota() < SUFFICIENT_QUOTA && usage.iter().any(|usage| usage.reader.is_some())
     }
 
     /// The usage of each entry's owner.
-    fn usage(&self, slots: &SlotAllocator) -> Usage {
+    pub(super) fn usage(&self, slots: &SlotAllocator) -> Usage {
         core::array::from_fn(|entry| {
             let shared = slots.segment().tables().entry(entry);
             // All three are acquire loads, which pair with the release stores of the entry's owner. The pins are loaded
@@ -93,11 +94,13 @@ impl ReaderTable {
             let is_ignored = |generation: u32| slots.pins().is_ignored(entry, generation);
             // A reader that has attached since the readers were recorded counts too.
             let is_present = reader_state::is_present(shared.state.load(Ordering::Acquire));
-            let reader = self.generation(entry).or(is_present.then_some(owner));
+            // A recorded reader that was evicted, or that is dead, does not hide the next owner of its entry.
+            let recorded = self.generation(entry).filter(|known| !is_ignored(*known));
+            let present = (is_present && !is_ignored(owner)).then_some(owner);
             EntryUsage {
                 owner,
                 held: if is_ignored(owner) { 0 } else { bits.count_ones() },
-                reader: reader.filter(|generation| !is_ignored(*generation)),
+                reader: recorded.or(present),
             }
         })
     }

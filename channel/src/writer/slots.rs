@@ -43,6 +43,25 @@ pub(super) enum SlotSearch {
     Nothing,
 }
 
+/// The next step of a search for a slot.
+enum Step {
+    /// Take this slot for the frame. These readers miss the frames in it.
+    Take(usize, Missing),
+    /// Let the caller commit another slot.
+    Grow,
+    /// Withdraw the quota, so that the spare slots can be used.
+    Withdraw,
+}
+
+/// How fast the runs come. It is measured at most once for each run.
+#[derive(Debug)]
+struct Pace {
+    /// When the pace was measured, and the number of the newest run then.
+    measured_ns: u64,
+    run: u64,
+    is_slow: bool,
+}
+
 /// The slots of one segment.
 #[derive(Debug)]
 pub(super) struct SlotAllocator {
@@ -65,8 +84,7 @@ pub(super) struct SlotAllocator {
     pub(super) is_service_due: bool,
     /// How many frames readers missed because their slots were taken. A frame counts once for each reader.
     missed: u64,
-    /// The time and the number of the newest run when `is_wanted` was last called.
-    pace: (u64, u64),
+    pace: Pace,
 }
 
 impl SlotAllocator {
@@ -87,7 +105,11 @@ impl SlotAllocator {
             unpinnable: u64::MAX,
             is_service_due: false,
             missed: 0,
-            pace: (clock::monotonic_ns(), 0),
+            pace: Pace {
+                measured_ns: clock::monotonic_ns(),
+                run: 0,
+                is_slow: true,
+            },
             segment,
         }
     }
@@ -135,7 +157,7 @@ impl SlotAllocator {
         self.memory.count()
     }
 
-    /// The slot size, and how many slots the segment can have with the memory that there is now, as far as this is known.
+    /// How many slots the segment can have with the memory that there is now, as far as this is known.
     pub(super) fn attainable(&self) -> u32 {
         self.memory.attainable()
     }
@@ -215,11 +237,10 @@ impl SlotAllocator {
         }
     }
 
-    /// Looks for readers that have attached. Returns whether there are any.
-    pub(super) fn note_joins(&mut self) -> bool {
+    /// Looks for readers that have attached.
+    pub(super) fn note_joins(&mut self) {
         let readers = self.pins.note_joins(&self.segment);
         self.quota.note_joins(readers);
-        readers > 0
     }
 
     /// The slots that at least one counted pin marks.
@@ -231,61 +252,102 @@ impl SlotAllocator {
 
 /// Search for the slot of the next frame.
 impl SlotAllocator {
-    /// Finds a slot for the next frame and takes the slot for writing. The search tries these steps in order:
-    ///
-    /// 1. A claim for upstream finds nothing if upstream has half of the slots already. Upstream may keep published
-    ///    slots, as a decoder does, and copies need slots too.
-    /// 2. Take the slot that was used last, of those whose frame is beyond the history. No counted pin may mark the slot. In
-    ///    lossless mode, all readers must have taken the frame. Otherwise take a slot without a frame. Two spare slots
-    ///    stay if readers could pin all others.
-    /// 3. If entries of dead readers are found, ignore their pins from now on, and repeat step 2.
-    /// 4. Let the caller commit one more slot, if the segment may have more and the service cannot help in time. In
-    ///    lossless mode, the writer first waits for its readers, and then sets `has_waited`.
-    /// 5. Withdraw the quota and repeat step 2 without spare slots. The service commits one more slot and grants the quota
-    ///    again. Then repeat step 4.
-    /// 6. If the segment cannot grow now, take the oldest slot beyond the history, even if readers miss its frames.
-    /// 7. If slots are scarce, repeat step 2 with a history of only the newest run.
+    /// Finds a slot for the next frame and takes the slot for writing. A claim for upstream finds nothing if upstream has
+    /// half of the slots already: upstream may keep published slots, as a decoder does, and copies need slots too.
+    /// [`next_step`](Self::next_step) has the order of the steps. In lossless mode, `has_waited` says whether the writer
+    /// has waited for its readers.
     pub(super) fn find(&mut self, claimed_for: ClaimedFor, has_waited: bool) -> SlotSearch {
-        let for_upstream = claimed_for == ClaimedFor::Upstream;
-        if for_upstream && self.upstream_has_its_half() {
+        if claimed_for == ClaimedFor::Upstream && self.upstream_has_its_half() {
             return SlotSearch::Nothing;
         }
-        if let Some(slot) = self.take_usual(claimed_for) {
-            return SlotSearch::Taken(slot);
-        }
-        if self.ignore_dead_readers() {
-            if let Some(slot) = self.take_usual(claimed_for) {
-                return SlotSearch::Taken(slot);
-            }
-        }
-        if self.may_grow_at_once(claimed_for, has_waited) {
-            if let Some(slot) = self.memory.begin_growth() {
-                return SlotSearch::Grow(slot);
-            }
-        }
-        if self.may_withdraw(claimed_for) {
-            self.memory.want_growth();
-            self.withdraw_quota();
-            if let Some(slot) = self.take_usual(claimed_for) {
-                return SlotSearch::Taken(slot);
-            }
-            if self.may_grow_at_once(claimed_for, has_waited) {
-                if let Some(slot) = self.memory.begin_growth() {
-                    return SlotSearch::Grow(slot);
+        let mut failed_rounds = 0;
+        // This loop ends: each round that fails takes the frames out of a slot, and the quota is withdrawn once.
+        while let Some(step) = self.next_step(claimed_for, has_waited, failed_rounds < MAX_SEARCH_ROUNDS) {
+            match step {
+                Step::Take(slot, missing) => {
+                    if self.take(slot, missing) {
+                        return SlotSearch::Taken(slot);
+                    }
+                    // The slowest readers try to pin the slots that the writer is about to take. Each attempt blocks a
+                    // slot for a moment. Then the reader finds the seq 0 and unpins the slot.
+                    failed_rounds += 1;
+                    core::hint::spin_loop();
+                }
+                Step::Grow => return self.memory.begin_growth().map_or(SlotSearch::Nothing, SlotSearch::Grow),
+                Step::Withdraw => {
+                    self.memory.want_growth();
+                    self.withdraw_quota();
                 }
             }
         }
-        if !self.memory.may_begin_growth() {
-            if let Some(slot) = self.take_oldest(claimed_for, self.beyond_history()) {
-                return SlotSearch::Taken(slot);
-            }
-        }
-        if self.is_scarce(claimed_for) {
-            if let Some(slot) = self.take_oldest(claimed_for, self.beyond_newest()) {
-                return SlotSearch::Taken(slot);
-            }
-        }
         SlotSearch::Nothing
+    }
+
+    /// The next step of a search for a slot. `None` if there is no slot now. The first of these steps that is possible:
+    ///
+    /// 1. Take the slot that was used last, of those whose frame is beyond the history. No counted pin may mark the slot. In
+    ///    lossless mode, all readers must have taken the frame. Otherwise take a slot without a frame. Two spare slots
+    ///    stay if readers could pin all others.
+    /// 2. If entries of dead readers are found, ignore their pins from now on, and try step 1 again.
+    /// 3. Let the caller commit one more slot, if the segment may have more and the service cannot help in time. In
+    ///    lossless mode, the writer first waits for its readers, and then sets `has_waited`.
+    /// 4. Withdraw the quota, so that the other steps need no spare slots. The service commits one more slot and grants
+    ///    the quota again.
+    /// 5. If the segment cannot grow now, take the oldest slot beyond the history, even if readers miss its frames.
+    /// 6. If slots are scarce, take the oldest slot that does not have the newest run.
+    ///
+    /// If `may_fail` is not set, a slot is taken only if no reader can pin it meanwhile.
+    fn next_step(&mut self, claimed_for: ClaimedFor, has_waited: bool, may_fail: bool) -> Option<Step> {
+        let allowed = self.takeable(may_fail);
+        if let Some(step) = self.usual_step(claimed_for, allowed) {
+            return Some(step);
+        }
+        if self.ignore_dead_readers() {
+            let allowed = self.takeable(may_fail);
+            if let Some(step) = self.usual_step(claimed_for, allowed) {
+                return Some(step);
+            }
+        }
+        if self.may_grow_at_once(claimed_for, has_waited) {
+            return Some(Step::Grow);
+        }
+        if self.may_withdraw(claimed_for) {
+            return Some(Step::Withdraw);
+        }
+        if !self.has_spare() || !self.leaves_enough(claimed_for) {
+            return None;
+        }
+        let allowed = self.takeable(may_fail);
+        let mut oldest = None;
+        if !self.memory.may_begin_growth() {
+            oldest = self.oldest(allowed, self.beyond_history());
+        }
+        if oldest.is_none() && self.is_scarce(claimed_for) {
+            oldest = self.oldest(allowed, self.beyond_newest());
+        }
+        oldest.map(|(slot, missing)| Step::Take(slot, missing))
+    }
+
+    /// The slots whose frames may be taken because no counted pin marks them. If `may_fail` is not set, there are none, so
+    /// that only slots count that nobody can pin.
+    fn takeable(&mut self, may_fail: bool) -> u64 {
+        let pinned = self.pinned();
+        self.note_unpinned(pinned);
+        if may_fail { !pinned } else { 0 }
+    }
+
+    /// Step 1 of [`next_step`](Self::next_step).
+    fn usual_step(&mut self, claimed_for: ClaimedFor, allowed: u64) -> Option<Step> {
+        let needed = self.spare_needed();
+        if !self.has_spare() && !self.fill_spare(needed) || !self.leaves_enough(claimed_for) {
+            return None;
+        }
+        if let Some((slot, missing)) = self.usual(allowed) {
+            return Some(Step::Take(slot, missing));
+        }
+        let blank = self.blank();
+        let slot = bits(blank).max_by_key(|slot| self.memory.claimed_at(*slot))?;
+        (blank.count_ones() > needed).then(|| Step::Take(slot, Missing::default()))
     }
 
     /// Marks a taken slot as claimed, and returns it for a frame of `size` bytes.
@@ -316,20 +378,9 @@ impl SlotAllocator {
             .filter(|place| !self.segment.is_claimed(place.slot))
     }
 
-    /// Whether [`find`](Self::find) for a copy would find a slot. In lossless mode, `has_waited` has the same meaning there.
+    /// Whether [`find`](Self::find) for a copy has a step to do. In lossless mode, `has_waited` has the same meaning there.
     pub(super) fn can_find(&mut self, has_waited: bool) -> bool {
-        let finds = |slots: &mut Self| {
-            let allowed = !slots.pinned();
-            slots.note_unpinned(allowed ^ u64::MAX);
-            let cannot_grow = !slots.memory.may_begin_growth();
-            slots.blank().count_ones() > slots.spare_needed()
-                || slots.usual(allowed).is_some()
-                || cannot_grow && slots.oldest(allowed, slots.beyond_history()).is_some()
-                || slots.is_scarce(ClaimedFor::Copy) && slots.oldest(allowed, slots.beyond_newest()).is_some()
-                || slots.may_grow_at_once(ClaimedFor::Copy, has_waited)
-                || slots.may_withdraw(ClaimedFor::Copy)
-        };
-        finds(self) || (self.ignore_dead_readers() && finds(self))
+        self.next_step(ClaimedFor::Copy, has_waited, true).is_some()
     }
 
     /// Ignores the pins of dead readers from now on. Returns whether it found a dead reader that was not ignored
@@ -349,7 +400,7 @@ impl SlotAllocator {
     fn may_grow_at_once(&self, claimed_for: ClaimedFor, has_waited: bool) -> bool {
         let is_small = self.segment.header().slot_size <= MAX_OWN_GROWTH;
         match claimed_for {
-            ClaimedFor::Upstream => self.memory.can_grow(),
+            ClaimedFor::Upstream => self.memory.has_free_slot(),
             ClaimedFor::Copy if !self.memory.may_begin_growth() => false,
             ClaimedFor::Copy if self.is_lossless => {
                 has_waited || self.memory.count() < self.few_slots() || self.have_readers_all()
@@ -374,50 +425,6 @@ impl SlotAllocator {
     /// because it may keep the slot for a long time. A lossless writer waits as long as a reader has frames to take.
     fn may_withdraw(&self, claimed_for: ClaimedFor) -> bool {
         claimed_for == ClaimedFor::Copy && self.spare_needed() > 0 && (!self.is_lossless || self.have_readers_all())
-    }
-
-    /// Step 2 of [`find`](Self::find).
-    fn take_usual(&mut self, claimed_for: ClaimedFor) -> Option<usize> {
-        // The slowest readers try to pin the slots that the writer is about to take. Each attempt blocks a slot for a
-        // moment. Then the reader finds the seq 0 and unpins the slot, so a later round succeeds.
-        for _ in 0..MAX_SEARCH_ROUNDS {
-            let pinned = self.pinned();
-            self.note_unpinned(pinned);
-            let needed = self.spare_needed();
-            if needed > self.blank().count_ones() && !self.fill_spare(needed) || !self.leaves_enough(claimed_for) {
-                return None;
-            }
-            let Some((slot, missing)) = self.usual(!pinned) else {
-                return self.take_blank(needed);
-            };
-            if self.take(slot, missing) {
-                return Some(slot);
-            }
-            core::hint::spin_loop();
-        }
-        self.take_blank(self.spare_needed())
-    }
-
-    /// Takes the slot without a frame that was used last, if this leaves `needed` others.
-    fn take_blank(&mut self, needed: u32) -> Option<usize> {
-        let blank = self.blank();
-        let slot = bits(blank).max_by_key(|slot| self.memory.claimed_at(*slot))?;
-        (blank.count_ones() > needed && self.take(slot, Missing::default())).then_some(slot)
-    }
-
-    /// Takes the slot with the oldest frames, if all of them are `overwritable`.
-    fn take_oldest(&mut self, claimed_for: ClaimedFor, overwritable: Overwritable) -> Option<usize> {
-        if self.blank().count_ones() < self.spare_needed() || !self.leaves_enough(claimed_for) {
-            return None;
-        }
-        for _ in 0..MAX_SEARCH_ROUNDS {
-            let pinned = self.pinned();
-            let (slot, missing) = self.oldest(!pinned, overwritable)?;
-            if self.take(slot, missing) {
-                return Some(slot);
-            }
-        }
-        None
     }
 
     /// Whether a claim leaves slots for copies. While there is no quota, the writer needs two unpinnable slots, of which
@@ -525,10 +532,17 @@ impl SlotAllocator {
     }
 
     /// Whether frames come slowly enough that a history helps a reader that is late.
-    fn is_slow_stream(&mut self) -> bool {
-        let now = (clock::monotonic_ns(), self.runs.newest());
-        let before = std::mem::replace(&mut self.pace, now);
-        now.0 - before.0 >= (now.1 - before.1) * MIN_KEPT_INTERVAL_NS
+    pub(super) fn is_slow_stream(&mut self) -> bool {
+        let newest = self.runs.newest();
+        if newest != self.pace.run {
+            let now = clock::monotonic_ns();
+            self.pace = Pace {
+                is_slow: now - self.pace.measured_ns >= (newest - self.pace.run) * MIN_KEPT_INTERVAL_NS,
+                measured_ns: now,
+                run: newest,
+            };
+        }
+        self.pace.is_slow
     }
 
     /// Takes `slot` for writing. Returns `false` if a reader has pinned the slot by now. In both cases, the slot loses its

@@ -13,7 +13,10 @@
 //!   frames for which there was no quota. The writer takes such a slot whatever the pin words say. So a reader that
 //!   stops between its steps, or breaks the rules, costs the writer no slot.
 
-use std::sync::atomic::Ordering;
+use std::{
+    cmp::Ordering::{Equal, Greater, Less},
+    sync::atomic::Ordering,
+};
 
 use super::{
     quota::{self, SPARE_SLOTS, Usage},
@@ -21,7 +24,7 @@ use super::{
 };
 use crate::protocol::{
     failpoint::{Failpoint, failpoint},
-    pins::withdraw,
+    pins::lower_quota,
 };
 
 impl SlotAllocator {
@@ -32,6 +35,11 @@ impl SlotAllocator {
         } else {
             0
         }
+    }
+
+    /// Whether there are as many spare slots as needed.
+    pub(super) fn has_spare(&self) -> bool {
+        self.blank().count_ones() >= self.spare_needed()
     }
 
     /// The slots without a frame that are not claimed, and that nobody can pin.
@@ -61,10 +69,11 @@ impl SlotAllocator {
         }
     }
 
-    /// Whether the publish of a frame in a claimed slot leaves the spare slots. If readers have attached since the claim,
-    /// spare slots may be needed now. If they are missing, the quota is withdrawn.
+    /// Makes sure that the publish of a frame in a claimed slot leaves the spare slots. If readers have attached since the
+    /// claim, spare slots may be needed now. If they are missing, the quota is withdrawn.
     pub(super) fn prepare_publish(&mut self, slot: usize) {
-        if self.note_joins() && !self.fill_spare(self.spare_needed()) {
+        self.note_joins();
+        if !self.has_spare() && !self.fill_spare(self.spare_needed()) {
             self.withdraw_quota();
         }
         if self.has_objects() {
@@ -78,7 +87,7 @@ impl SlotAllocator {
     /// Withdraws the quota. Every slot that has no counted pin afterwards is unpinnable.
     pub(super) fn withdraw_quota(&mut self) {
         self.quota.set(0);
-        withdraw(&self.segment.tables().status().quota);
+        lower_quota(&self.segment.tables().status().quota, 0);
         let pinned = self.pinned();
         self.unpinnable |= self.unclaimed() & !pinned;
         self.is_service_due = true;
@@ -94,28 +103,34 @@ impl SlotAllocator {
         }
     }
 
-    /// Sets the quota that the slots allow. If they do not allow any, the quota stays withdrawn, and the service is to
-    /// commit another slot if the segment can grow.
+    /// Sets the quota that the slots allow. If they do not allow a larger one, the quota stays as it is, and the service is
+    /// to commit another slot if the segment can grow. The caller then calls [`count_promised`](Self::count_promised).
     pub(super) fn update_quota(&mut self, usage: &Usage) {
         let wanted = self.wanted_quota(usage);
-        self.quota.set_promised(quota::promised(usage, wanted));
         let former = self.quota.set(wanted);
-        if former == wanted {
-            return;
+        self.count_promised(usage);
+        match wanted.cmp(&former) {
+            Equal => {}
+            Less if wanted == 0 => self.withdraw_quota(),
+            Less => lower_quota(&self.segment.tables().status().quota, wanted),
+            Greater if !self.can_grant() => {
+                self.quota.set(former);
+                self.memory.want_growth();
+            }
+            Greater => {
+                self.unpinnable &= !self.runs.with_frame();
+                failpoint(Failpoint::QuotaDue);
+                // Release: pairs with the acquire load in `PinCounts::pin`. A reader that sees the quota also sees the
+                // seqs that were changed while it was withdrawn.
+                self.segment.tables().status().quota.store(wanted, Ordering::Release);
+            }
         }
-        if wanted == 0 {
-            return self.withdraw_quota();
-        }
-        if former == 0 && !self.can_grant() {
-            self.quota.set(0);
-            self.memory.want_growth();
-            return;
-        }
-        self.unpinnable &= !self.runs.with_frame();
-        failpoint(Failpoint::QuotaDue);
-        // Release: pairs with the acquire load in `PinCounts::pin`. A reader that sees the quota also sees the seqs that
-        // were changed while it was withdrawn.
-        self.segment.tables().status().quota.store(wanted, Ordering::Release);
+    }
+
+    /// Counts the slots that are promised with the present quota. If the quota was lowered, `usage` has been determined
+    /// afterwards, because readers pin up to the former quota until then.
+    pub(super) fn count_promised(&mut self, usage: &Usage) {
+        self.quota.set_promised(quota::promised(usage, self.quota.current()));
     }
 
     /// Grants the quota in a new segment, so that readers get their first frames in place.
@@ -125,14 +140,14 @@ impl SlotAllocator {
 
     /// The quota that readers should have. As long as the segment can grow, it is the largest one. Otherwise readers get
     /// their share while many slots are pinned, because the share needs no spare slots.
-    fn wanted_quota(&mut self, usage: &Usage) -> u32 {
+    fn wanted_quota(&self, usage: &Usage) -> u32 {
         let by_slots = self.wanted_quota_by_slots(usage);
         self.object_quota()
             .map_or(by_slots, |by_objects| by_slots.min(by_objects))
     }
 
     /// The quota that readers should have as far as slots matter.
-    fn wanted_quota_by_slots(&mut self, usage: &Usage) -> u32 {
+    fn wanted_quota_by_slots(&self, usage: &Usage) -> u32 {
         if self.memory.can_grow() {
             return self.quota.largest();
         }
@@ -140,7 +155,8 @@ impl SlotAllocator {
         let room = self.memory.count().saturating_sub(needed);
         let available = self.available_to_readers();
         let largest = self.quota.largest().min(available);
-        if self.pinned().count_ones() <= room / 2 {
+        // This look leaves new readers to `note_joins`, because `usage` does not have them.
+        if self.pins().pinned(&self.segment).count_ones() <= room / 2 {
             largest
         } else {
             quota::share(usage, available).min(largest)
@@ -149,6 +165,7 @@ impl SlotAllocator {
 
     /// Whether there are enough slots to grant the quota: the next claim must leave the spare slots.
     fn can_grant(&mut self) -> bool {
+        self.note_joins();
         let needed = self.spare_needed();
         if needed == 0 {
             return true;

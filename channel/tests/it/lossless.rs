@@ -3,9 +3,11 @@
 //! A lossless writer waits for its readers, so that even the slowest living reader misses no frame.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -18,7 +20,8 @@ use rsshm_testkit::{
 };
 
 use crate::support::{
-    CAPS, ChannelExt, SECOND, SIZE, Service, check, descriptor, lossless, next, open_reader, poll, publish,
+    CAPS, ChannelExt, SECOND, SIZE, Service, check, descriptor, is_in_place, lossless, next, next_within, open_reader,
+    poll, publish,
 };
 
 pub const ROLES: &[(&str, Role)] = &[
@@ -273,6 +276,56 @@ fn interrupt_ends_wait_of_lossless_writer() {
         }
     }
     assert!(value > 20, "{value}");
+}
+
+/// One reader pins three of eight slots and has a frame to take, upstream has two slots, and another reader attaches. The writer
+/// needs two spare slots, and can have only one. It sleeps until the first reader has taken the frame, and both ways to end
+/// its wait work.
+#[test]
+fn lossless_writer_sleeps_while_spare_slots_are_missing() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(8));
+    let all: Vec<_> = (0..8).map(|_| writer.claim(SIZE).unwrap().expect("a slot")).collect();
+    drop(all);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    let mut held: Vec<_> = (1..=4)
+        .map(|value| {
+            assert!(publish(&writer, value));
+            next_within(&mut reader, &mut copy, ReadLimits::default().max_held(8))
+        })
+        .collect();
+    held.pop();
+    assert!(held.iter().all(is_in_place));
+    assert!(publish(&writer, 5));
+    let _drawn = [(); 2].map(|()| writer.upstream().claim(SIZE).unwrap().expect("a slot"));
+    let mut newcomer = channel.reader();
+    next(&mut newcomer, &mut copy);
+    // The thread is not joined, because it might never end.
+    let claim = |longest: Duration| {
+        let (sender, ended) = mpsc::channel();
+        let writer = Arc::clone(&writer);
+        std::thread::spawn(move || {
+            let (began, questions) = (Instant::now(), Cell::new(0));
+            let slot = writer.claim_while(SIZE, || {
+                questions.set(questions.get() + 1);
+                began.elapsed() < longest
+            });
+            let _ = sender.send((slot.unwrap().is_some(), questions.get()));
+        });
+        ended
+    };
+    let (found, questions) = claim(SECOND / 5).recv_timeout(5 * SECOND).expect("a bounded claim");
+    assert!(!found && questions < 1000, "{found}, asked {questions} times");
+    let interrupted = claim(3600 * SECOND);
+    std::thread::sleep(Duration::from_millis(50));
+    writer.interrupt();
+    let (found, questions) = interrupted.recv_timeout(5 * SECOND).expect("an interrupted claim");
+    assert!(!found && questions < 1000, "{found}, asked {questions} times");
+    writer.resume();
+    let waiting = claim(3600 * SECOND);
+    check(&next(&mut reader, &mut copy), &copy, 5);
+    let (found, _) = waiting.recv_timeout(5 * SECOND).expect("a claim after the reader");
+    assert!(found);
 }
 
 /// The writer waits until a reader attaches. An interrupt also ends this wait.

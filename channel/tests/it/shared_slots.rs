@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Overcommit: the readers together have more quota than there are slots. They share the frames in place, and the
-//! frames that they hold never block the writer.
+//! Shared slots: the readers together may pin more slots than there are. They share the frames in place, and the frames
+//! that they hold never block the writer.
 
 use rsshm_channel::{Frame, Reader, Writer};
 use rsshm_testkit::{Channel, wait_until};
 
-use crate::support::{ChannelExt, SECOND, Service, check, check_bytes, is_in_place, next, publish, slots};
+use crate::support::{
+    ChannelExt, SECOND, SIZE, Service, check, check_bytes, descriptor, is_in_place, next, publish, raw::RawPeer, slots,
+};
 
 /// Publishes a frame, which each reader takes. Returns the number of readers that got the frame in place.
 #[track_caller]
@@ -55,15 +57,15 @@ fn sixty_readers_get_frames_in_place() {
 /// different frame. The writer still has a slot for each new frame, the other readers get the frame, and held frames do
 /// not change. When the readers continue, all get their frames in place again.
 #[test]
-fn overcommitted_readers_that_stop_never_block_writer() {
+fn readers_that_stop_never_block_writer() {
     for max_slots in [24, 64] {
         let channel = Channel::new();
         let writer = channel.writer(slots(max_slots));
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
         let (mut readers, mut value) = attach_settled(&channel, &writer, 60);
-        // The service is stopped, because it would withdraw the quotas early. Without the service, the publishing
-        // thread has to withdraw them.
+        // The service is stopped, because it would withdraw the quota early. Without the service, the publishing
+        // thread has to withdraw the quota.
         drop(service);
         let mut stopped: Vec<(Reader, Frame)> = Vec::new();
         let mut copy = Vec::new();
@@ -97,4 +99,35 @@ fn overcommitted_readers_that_stop_never_block_writer() {
         });
         assert_eq!(writer.stats().evicted, 0);
     }
+}
+
+/// A reader attaches, and the writer notices it in a claim. Then upstream publishes a slot that it has claimed before. There
+/// are too few spare slots for the new reader, so the quota is withdrawn before readers can pin the slot.
+#[test]
+fn publish_after_a_join_leaves_spare_slots() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    let all: Vec<_> = (0..8).map(|_| writer.claim(SIZE).unwrap().expect("a slot")).collect();
+    drop(all);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    let mut frames = (1..=4).map(|value| {
+        assert!(publish(&writer, value));
+        next(&mut reader, &mut copy)
+    });
+    let held = [frames.next().unwrap(), frames.next().unwrap()];
+    assert!(held.iter().all(is_in_place) && frames.count() == 2);
+    let claimed: Vec<_> = (0..3)
+        .map(|_| writer.upstream().claim(SIZE).unwrap().expect("a slot"))
+        .collect();
+    let peer = RawPeer::open(&channel);
+    assert_eq!(peer.quota(), 4);
+    let mut newcomer = channel.reader();
+    next(&mut newcomer, &mut Vec::new());
+    assert!(
+        writer.upstream().claim(SIZE).unwrap().is_none(),
+        "it would take a spare slot"
+    );
+    assert_eq!(peer.quota(), 4);
+    writer.publish(&claimed[0], descriptor(SIZE, 0), &[]).unwrap();
+    assert_eq!(peer.quota(), 0, "only one slot is spare");
 }
