@@ -100,6 +100,10 @@ impl SlotSizing {
     }
 
     fn least_slot_size(&self, caps: &Caps, size: u64) -> u64 {
+        // The bytes of the frames are not in the slots.
+        if caps.has_objects() {
+            return caps.frame_size();
+        }
         size.max(self.min_slot_size).max(caps.frame_size())
     }
 }

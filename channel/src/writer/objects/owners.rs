@@ -127,6 +127,11 @@ impl SlotOwners {
         out.saturating_add(2) > self.limit
     }
 
+    /// Whether more frames are out than upstream can spare. The slots `except` do not count.
+    pub(super) fn is_over_limit(&self, except: u64) -> bool {
+        self.frames_out().saturating_sub((self.owned & except).count_ones()) > self.limit
+    }
+
     /// Whether another frame may be out. Two are always possible, because the newest frame stays until the next one is
     /// published.
     pub(super) fn has_spare(&self) -> bool {

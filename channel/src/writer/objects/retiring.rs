@@ -61,6 +61,15 @@ impl SlotAllocator {
                 }
             }
         }
+        // The camera comes before a reader that still wants an older frame.
+        let given_back = self.given_back();
+        if self
+            .owners
+            .as_ref()
+            .is_some_and(|owners| owners.is_over_limit(given_back))
+        {
+            self.retire_wanted();
+        }
         self.take_owners()
     }
 

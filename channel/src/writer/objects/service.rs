@@ -42,13 +42,18 @@ impl ObjectService {
         if sync::lock(&self.running).is_some() {
             return Ok(());
         }
+        let running = Self::run(&self.registry, name, perms)?;
+        *sync::lock(&self.running) = Some(running);
+        Ok(())
+    }
+
+    fn run(registry: &Arc<Registry>, name: &ChannelName, perms: u32) -> Result<Running, Error> {
         let (file, listener) = SocketFile::create(name, perms)?;
-        let server = Server::spawn(listener, Arc::clone(&self.registry)).map_err(|error| {
+        let server = Server::spawn(listener, Arc::clone(registry)).map_err(|error| {
             file.remove();
             Error::system(name.as_str(), "creating a thread for objects", errno::of(&error))
         })?;
-        *sync::lock(&self.running) = Some(Running { file, server });
-        Ok(())
+        Ok(Running { file, server })
     }
 
     /// Makes the socket again if another program has removed it. The caller holds the lock of the replacement of
@@ -57,15 +62,14 @@ impl ObjectService {
     /// # Errors
     /// See [`start`](Self::start).
     pub(crate) fn restore(&self, name: &ChannelName, perms: u32) -> Result<(), Error> {
-        let lost = {
-            let mut running = sync::lock(&self.running);
-            running.take_if(|running| !running.file.has_name())
-        };
-        if lost.is_some() {
-            // The former thread ends here, before the next one starts.
-            drop(lost);
-            self.start(name, perms)?;
+        let is_lost = |running: &Running| !running.file.has_name();
+        if !sync::lock(&self.running).as_ref().is_some_and(is_lost) {
+            return Ok(());
         }
+        let running = Self::run(&self.registry, name, perms)?;
+        let former = sync::lock(&self.running).replace(running);
+        // The thread of the former socket ends here, without the lock.
+        drop(former);
         Ok(())
     }
 

@@ -28,6 +28,7 @@ const BUFFERS: usize = 7;
 
 pub const ROLES: &[(&str, Role)] = &[
     ("objects/deaths/reader", |arguments| reader(arguments[0])),
+    ("objects/deaths/slow writer", |arguments| slow_writer(arguments[0])),
     ("objects/deaths/writer", |arguments| writer(arguments[0])),
 ];
 
@@ -230,6 +231,61 @@ fn writer_killed_anywhere_has_a_successor() {
             }
         }
     }
+}
+
+/// The writer is about to take a slot, and a reader pins its frame at this moment. The buffer does not go back before the
+/// reader releases the frame.
+#[test]
+fn buffer_pinned_at_the_last_moment_stays() {
+    let mut pinned_late = 0;
+    for pass in 13..=18 {
+        let channel = Channel::new();
+        let mut writer = AtFailpoint::start("objects/deaths/slow writer", &channel, STOP, "PinsSeen", pass);
+        let mut reader = channel.reader();
+        // The reader needs each object once, because a stopped writer does not answer.
+        let mut first = None;
+        for _ in 0..12 {
+            writer.process.expect("published");
+            first = Some(next_frame(&mut reader, accepting()));
+            writer.process.send("go on");
+        }
+        let first = first.unwrap();
+        writer.process.wait_stopped();
+        let mut held = Vec::new();
+        let mut newest = first.seq;
+        while let Next::Frame(frame) = take(&mut reader, Duration::ZERO).1 {
+            newest = frame.seq;
+            if is_object(&frame) {
+                check_objects(&frame, &[]);
+                held.push(frame);
+            }
+        }
+        // The writer never takes the newest frame.
+        pinned_late += held.iter().filter(|frame| frame.seq < newest).count();
+        writer.process.resume();
+        writer.process.expect("done");
+        for frame in &held {
+            check_objects(frame, &[]);
+        }
+    }
+    assert!(pinned_late > 0, "no frame was pinned at the last moment");
+}
+
+/// Publishes 12 frames, each after a line of the test. Then it publishes 60 more, so that each buffer is used many times.
+fn slow_writer(channel: &str) {
+    let writer = object_writer(channel, slots(16), 8);
+    let pool = Pool::new(&writer, 10);
+    for value in 1..=12 {
+        assert!(pool.publish(&writer, value));
+        say("published");
+        listen();
+    }
+    for value in 13..=72 {
+        assert!(pool.publish(&writer, value));
+        writer.service().unwrap();
+    }
+    say("done");
+    listen();
 }
 
 /// The next frame or another item, and how long it took.

@@ -32,7 +32,8 @@ use rsshm_channel::{
     layout::{OBJECT_MAGIC, ObjectReply, ObjectRequest, object_kind, object_status},
 };
 use rsshm_testkit::{
-    Channel, eventually,
+    Channel, eventually, need_root,
+    privileges::{NOBODY, become_user},
     role::{self, Role, listen as listen_line, say},
     timed,
 };
@@ -51,6 +52,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("objects/hostile/reader without files", |arguments| {
         reader_without_files(arguments[0]);
     }),
+    ("objects/hostile/impostor", |arguments| impostor(arguments[0])),
     ("objects/hostile/reader of lies", |arguments| {
         reader_of_lies(arguments[0])
     }),
@@ -448,6 +450,48 @@ fn reader_of_lies(channel: &str) {
         std::fs::write(channel.socket(), "a file").unwrap();
     }
     say("survived");
+}
+
+/// Puts a socket under the channel's name as another user, and accepts connections.
+fn impostor(channel: &str) {
+    become_user(NOBODY, NOBODY);
+    let channel = rsshm_channel::ChannelName::new(channel).unwrap();
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(
+        listener.as_raw_fd(),
+        &UnixAddr::new(channel.socket_path().as_str()).unwrap(),
+    )
+    .unwrap();
+    listen(&listener, Backlog::new(16).unwrap()).unwrap();
+    say("listens");
+    listen_line();
+}
+
+#[test]
+fn socket_of_another_user_is_not_used() {
+    need_root!("another user's process");
+    let channel = Channel::new();
+    let writer = object_writer(channel.as_str(), slots(0), 6);
+    let pool = Pool::new(&writer, 8);
+    assert!(pool.publish(&writer, 1));
+    std::fs::remove_file(channel.socket()).unwrap();
+    let mut impostor = role::start("objects/hostile/impostor", &[channel.as_str()]);
+    impostor.expect("listens");
+    let mut reader = channel.reader();
+    assert!(matches!(take(&mut reader), Next::TimedOut));
+    assert_eq!(reader.take_object_fault(), Some(ObjectFault::ForeignSocket));
+    // The writer neither uses nor removes the file of another user. It says whose file it is.
+    std::thread::sleep(Duration::from_millis(1100));
+    let error = writer.service().unwrap_err();
+    assert!(error.to_string().contains("belongs to user 65534"), "{error}");
+    assert!(channel.socket().exists());
+    impostor.kill();
+    std::fs::remove_file(channel.socket()).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    writer.service().unwrap();
+    assert!(pool.publish(&writer, 2));
+    let next = take(&mut reader);
+    assert!(matches!(&next, Next::Frame(frame) if is_object(frame)), "{next:?}");
 }
 
 #[test]
