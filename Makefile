@@ -246,7 +246,7 @@ packages: ## build the files of a release in a directory tree of Debian 11: pack
 
 # STEPS names some of its steps; tests/packages/run --help has the list.
 .PHONY: test-packages
-test-packages: ## install, use, upgrade and remove target/packages in clean trees of Debian 11 to 14, 20 minutes: make test-packages STEPS=bullseye
+test-packages: ## install, use, upgrade and remove target/packages in clean trees of Debian 11 to 14, 40 minutes: make test-packages STEPS=bullseye
 	@$(call install_missing,debootstrap)
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" PYTHON="$(PYTHON)" tests/packages/run $(STEPS)
 
