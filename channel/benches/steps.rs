@@ -25,8 +25,7 @@ use rsshm_channel::{
 const FRAME_SIZE: usize = 1920 * 1080 * 3 / 2;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
-/// How many frames the benchmark publishes first. After them, the writer has committed the slots for the quotas of 64
-/// readers.
+/// How many frames the benchmark publishes first. After them, the writer has committed the slots that it needs.
 const WARM_UP_PUBLISHES: u32 = 256;
 
 fn main() {

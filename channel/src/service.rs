@@ -56,7 +56,8 @@ pub struct ServiceThread {
 
 impl ServiceThread {
     /// Starts the thread. The first pass runs at once. Each further pass runs when a reader comes or goes, and at the
-    /// latest after `interval`, or after two seconds while the writer is idle. `interval` bounds how late a killed reader is noticed; 250 ms is a good value.
+    /// latest after `interval`, or after two seconds while the writer is idle. `interval` bounds how late a killed reader
+    /// is noticed; 250 ms is a good value.
     ///
     /// `on_report` gets the result of each pass, and may call [`Writer::stop_service`] to end the thread. It may also
     /// drop the `ServiceThread`. The thread then ends after this call of `on_report`, and nobody waits for its end.

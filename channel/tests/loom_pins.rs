@@ -520,8 +520,8 @@ fn model_detects_grant_without_another_look() {
     quota_is_withdrawn(lower_quota, pin_once, false);
 }
 
-/// Model (h): a writer lowers the quota from two slots to a share of one, and counts the pins afterwards, or wrongly before. A
-/// reader that holds one slot tries to pin another one. It has no more slots in the end than the writer has counted.
+/// Model (h): a writer lowers the quota from two slots to a share of one, and counts the pins afterwards, or wrongly before.
+/// A reader that holds one slot tries to pin another one. It has no more slots in the end than the writer has counted.
 fn quota_is_lowered(lower: fn(&AtomicU32, u32), counts_before: bool) {
     const SHARE: u32 = 1;
     loom::model(move || {

@@ -17,11 +17,12 @@ use super::{
 };
 use crate::{
     ChannelName, Error,
-    protocol::layout::{FrameDescriptor, Header},
+    protocol::layout::{EVENT_RING_LENGTH, EVENT_STRIDE, FrameDescriptor, Header},
     segment::{
         lock_query::LockQuery,
         wait::{FutexWord, RateLimiter, Waiter},
     },
+    sys::space,
 };
 
 /// How often other processes may wake an observer without a new frame, and the pause after that.
@@ -141,14 +142,20 @@ impl Observer {
         let stat = fstat(&segment.file)
             .map_err(|errno| Error::system(self.name.as_str(), format!("fstat {}", self.name.segment_path()), errno))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let slots = size.saturating_sub(segment.header.slots_offset) / segment.header.slot_size;
-        let slots = slots.min(segment.header.slot_count.into());
+        let header = &segment.header;
+        let slots = (size.saturating_sub(header.slots_offset) / header.slot_size).min(header.slot_count.into());
         let memory = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        // The writer releases the memory of slots that it does not need, wherever they are in the file. What is left
+        // without the tables is the memory of the others.
+        let tables: u64 = header.initial_tables(slots as u32).map(|(_, size)| size).sum();
+        let events = (0..EVENT_RING_LENGTH)
+            .filter(|seq| space::has_data(&segment.file, header.event_offset(*seq), EVENT_STRIDE as u64))
+            .count() as u64;
+        let in_slots = memory.saturating_sub(tables + events * EVENT_STRIDE as u64);
         Ok(SegmentFile {
             size,
             memory,
-            // The writer releases the memory of slots that it does not need, wherever they are in the file.
-            committed_slots: (memory / segment.header.slot_size).min(slots) as u32,
+            committed_slots: (in_slots / header.slot_size).min(slots) as u32,
             mode: stat.st_mode & 0o7777,
             owner: stat.st_uid,
             group: stat.st_gid,

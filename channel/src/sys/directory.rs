@@ -328,7 +328,12 @@ fn overflow_uid() -> u32 {
 
 /// Whether some users of the system have no id in the user namespace of this process.
 fn is_in_user_namespace() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    // Without /proc, nobody knows the map. The owner then counts as a stranger, because this choice is the safe one.
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| is_partial(&map))
+}
+
+/// Whether the map of a user namespace leaves out users of the system.
+fn is_partial(map: &str) -> bool {
     map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
 }
 
@@ -337,6 +342,13 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+
+    #[test]
+    fn map_without_all_users_is_partial() {
+        assert!(!is_partial("         0          0 4294967295\n"));
+        assert!(is_partial("         0       1000          1\n"));
+        assert!(is_partial("0 100000 1000\n1000 1000 1\n"));
+    }
 
     #[test]
     fn unset_and_empty_variable_mean_the_default() {

@@ -12,7 +12,7 @@ use nix::{
         stat::fstat,
         statvfs::statvfs,
     },
-    unistd::ftruncate,
+    unistd::{Whence, ftruncate, lseek},
 };
 
 use super::{directory::Directory, errno, memory_limit};
@@ -197,6 +197,16 @@ pub(crate) fn allocate(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<
             done => return done,
         }
     }
+}
+
+/// Whether something was written into a range of `file`. Memory that was only committed does not count.
+pub(crate) fn has_data(file: &OwnedFd, offset: u64, length: u64) -> bool {
+    let Ok(start) = i64::try_from(offset) else {
+        return false;
+    };
+    // No caller uses the position of the file, which this call changes.
+    let next = lseek(file, start, Whence::SeekData).unwrap_or(i64::MAX);
+    u64::try_from(next).is_ok_and(|next| next < offset.saturating_add(length))
 }
 
 /// Releases the memory of a range of `file`. The size of the file stays.

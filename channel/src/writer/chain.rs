@@ -225,8 +225,8 @@ impl SegmentChain {
                     (former.lock_file_id() == current.lock_file_id() && former.has_reader(entry))
                         .then(|| former.tables().entry(entry).owner().1)
                 });
-                // The former segment may be forgotten before the reader is attached. The reader keeps its quota, so the
-                // writer keeps the record.
+                // The former segment may be forgotten before the reader is attached. The reader still counts,
+                // so the writer keeps the record.
                 former.or_else(|| known.filter(|known| *known == generation && current.is_alive(entry)))
             }
             _ => None,

@@ -156,8 +156,7 @@ pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<boo
 }
 
 /// Restores the quota, the seqs of the newest frame and event, the number of the newest run, and the latency, if
-/// another program has overwritten them. Readers
-/// that attach start with these values.
+/// another program has overwritten them. Readers that attach start with these values.
 pub(super) fn repair_status(state: &State) {
     let Some(slots) = state.chain.current() else {
         return;

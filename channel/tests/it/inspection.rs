@@ -9,7 +9,8 @@ use std::{
 };
 
 use rsshm_channel::{
-    Error, FrameData, Next, ObservedReader, Observer, ReadLimits, ReaderOptions, WriterOptions, channels, has_writer,
+    Caps, Error, FrameData, Next, ObservedReader, Observer, ReadLimits, ReaderOptions, WriterOptions, channels,
+    has_writer,
     layout::{VERSION, reader_state},
     monotonic_ns, possible_channels, segment_version,
 };
@@ -21,7 +22,8 @@ use rsshm_testkit::{
 };
 
 use crate::support::{
-    CAPS, ChannelExt, SECOND, SIZE, Service, descriptor, open_reader, open_writer, publish, publish_frame, slots,
+    CAPS, ChannelExt, SECOND, SIZE, Service, descriptor, open_reader, open_writer, publish, publish_event,
+    publish_frame, publish_sized, slots,
 };
 
 pub const ROLES: &[(&str, Role)] = &[
@@ -307,4 +309,34 @@ fn another_user_sees_what_the_mode_allows() {
         other.expect("true");
         first == "denied" && other.receive() == "false"
     });
+}
+
+/// The slots are so small that the tables have more memory than all of them.
+#[test]
+fn released_slots_do_not_count_as_committed() {
+    const SMALL: usize = 4096;
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    writer.set_caps(Caps::fixed_size("small", SMALL)).unwrap();
+    let all: Vec<_> = (0..8).map(|_| writer.claim(SMALL).unwrap().expect("a slot")).collect();
+    drop(all);
+    for number in 0..5 {
+        publish_event(&writer, &number.to_string(), None);
+    }
+    assert!(publish_sized(&writer, 1, SMALL));
+    let committed = || {
+        Observer::open(&channel)
+            .unwrap()
+            .unwrap()
+            .file()
+            .unwrap()
+            .committed_slots
+    };
+    assert_eq!((committed(), writer.stats().slots), (8, 8));
+    let _service = Service::of(&writer);
+    wait_until("slots are released", 20 * SECOND, || {
+        assert!(publish_sized(&writer, 2, SMALL));
+        writer.stats().slots < 8
+    });
+    wait_until("the file shows it", SECOND, || committed() == writer.stats().slots);
 }

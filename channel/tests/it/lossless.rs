@@ -278,9 +278,9 @@ fn interrupt_ends_wait_of_lossless_writer() {
     assert!(value > 20, "{value}");
 }
 
-/// One reader pins three of eight slots and has a frame to take, upstream has two slots, and another reader attaches. The writer
-/// needs two spare slots, and can have only one. It sleeps until the first reader has taken the frame, and both ways to end
-/// its wait work.
+/// One reader pins three of eight slots and has a frame to take, upstream has two slots, and another reader attaches. The
+/// writer needs two spare slots, and can have only one. It sleeps until the first reader has taken the frame, and both ways
+/// to end its wait work.
 #[test]
 fn lossless_writer_sleeps_while_spare_slots_are_missing() {
     let channel = Channel::new();

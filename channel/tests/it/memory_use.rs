@@ -13,7 +13,7 @@ use std::{
 use rsshm_channel::{Caps, FrameDescriptor, Next, ReadLimits, ReaderOptions, Writer, WriterOptions, monotonic_ns};
 use rsshm_testkit::{
     Channel, Process,
-    emulation::on_this_machine,
+    emulation::{is_emulated, on_this_machine},
     need_real_machine,
     role::{self, Role, lines, say},
     shm::{OWN_MOUNTS, mount, unshared},
@@ -138,18 +138,28 @@ fn honest_readers_fit(size: usize, readers: usize, limit: u64) {
     let writer = writer(&channel, size);
     let service = Service::of(&writer);
     let mut processes = Vec::new();
-    let mut least = u64::MAX;
+    // The sizes of the last two seconds, and their times.
+    let mut recent = VecDeque::new();
+    let mut most = 0;
     stream(&writer, size, 60 * SECOND, |time| {
         if processes.len() < readers {
             processes.push(start_reader(&channel, 1, 1, 0));
         }
-        let are_settled = service.seen().reader_count == readers as u32 && time > 4 * SECOND;
-        if are_settled {
-            least = least.min(memory(&channel));
+        if service.seen().reader_count < readers as u32 || time < 4 * SECOND {
+            return false;
         }
-        are_settled && least <= limit
+        recent.push_back((time, memory(&channel)));
+        while recent.front().is_some_and(|(at, _)| *at + 2 * SECOND < time) {
+            recent.pop_front();
+        }
+        most = recent.iter().map(|(_, size)| *size).max().unwrap_or(0);
+        let is_long = recent.front().is_some_and(|(at, _)| *at + 3 * SECOND / 2 < time);
+        is_long && most <= limit
     });
-    println!("{readers} readers of {size} bytes: {least} bytes, {:?}", writer.stats());
+    println!(
+        "{readers} readers of {size} bytes: {most} bytes at most, {:?}",
+        writer.stats()
+    );
     for counts in processes.into_iter().map(stop_reader) {
         assert!(counts.in_place * 10 >= counts.received * 7, "{counts:?}");
     }
@@ -287,8 +297,9 @@ fn stopped_third(mib: &str) {
         stream(&writer, SIZE, 60 * SECOND, |time| time > SECOND / 10 * index as u32);
     }
     let before = writer.stats();
+    let began = Instant::now();
     stream(&writer, SIZE, 60 * SECOND, |time| time > 4 * SECOND);
-    let after = writer.stats();
+    let (after, elapsed) = (writer.stats(), began.elapsed());
     stopped.iter().for_each(Process::resume);
     let reading: Vec<_> = reading
         .iter_mut()
@@ -298,7 +309,10 @@ fn stopped_third(mib: &str) {
         })
         .collect();
     say(format!("{mib} MiB: {after:?}, {reading:?}"));
-    assert!(after.published - before.published > 200, "the writer's rate");
+    // The writer sleeps for the time of a frame before each one, and may need half of that time again.
+    let least = elapsed.as_micros() / (INTERVAL * 3 / 2).as_micros();
+    let published = u128::from(after.published - before.published);
+    assert!(published > least || is_emulated(), "{published} of {least} frames");
     assert_eq!((after.dropped, after.evicted), (0, 0));
     for line in reading {
         assert!(line.ends_with(" 0"), "{line}");
@@ -315,7 +329,7 @@ fn fast_writer_needs_few_slots() {
     stream(&writer, SIZE_4K, 10 * SECOND, |_| true);
     let reader = start_reader(&channel, 1, 1, 0);
     stream(&writer, SIZE_4K, 10 * SECOND, |_| true);
-    let (before, slots_before) = (cpu_time(), writer.stats().slots);
+    let (before, began, slots_before) = (cpu_time(), Instant::now(), writer.stats().slots);
     for number in 0..FRAMES {
         let slot = writer.claim(SIZE_4K).unwrap().expect("a slot");
         writer.publish(&slot, FrameDescriptor::new(8), &[]).unwrap();
@@ -323,14 +337,17 @@ fn fast_writer_needs_few_slots() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    let cpu = cpu_time() - before;
+    let (cpu, elapsed) = (cpu_time() - before, began.elapsed());
     let stats = writer.stats();
     println!(
         "{slots_before} slots before, {:?} of a processor for each frame, {stats:?}",
         cpu / FRAMES
     );
-    assert!(stats.slots <= 6, "{stats:?}");
     stop_reader(reader);
+    if elapsed > FRAMES * Duration::from_millis(1) / 2 {
+        skip!("the writer needed {elapsed:?} for {FRAMES} frames, and a slow stream gets more slots");
+    }
+    assert!(stats.slots <= 6, "{stats:?}");
 }
 
 /// A reader that is up to four frames late misses nothing, although a segment of large frames keeps fewer frames for readers

@@ -369,7 +369,6 @@ fn overtaken_claim_is_refused() {
 /// Small frames are copied, so a reader that keeps many of them pins no slot.
 #[test]
 fn small_frames_pin_nothing_and_large_ones_are_in_place() {
-    need_real_machine!("the writer grants a quota too late");
     let channel = Channel::new();
     let writer = small(&channel, WriterOptions::default());
     let _service = Service::of(&writer);

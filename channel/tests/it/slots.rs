@@ -266,7 +266,7 @@ fn slots_kept_by_upstream_do_not_stop_copied_frames() {
 }
 
 /// The readers hold different frames. The service needs some time to commit slots for them. Meanwhile, the publishing
-/// thread still gets slots, and never commits one itself.
+/// thread still gets slots.
 #[test]
 fn no_frame_is_dropped_while_readers_get_slots() {
     const LARGE: usize = 8 << 20;

@@ -15,6 +15,7 @@ use nix::{
     fcntl::{FcntlArg, fcntl},
     libc,
     sys::mman::{MapFlags, ProtFlags, mmap, munmap},
+    unistd::{SysconfVar, sysconf},
 };
 use rsshm_channel::layout::{
     DESCRIPTOR_STRIDE, EVENT_STRIDE, FIRST_READER_BYTE, Header, ReaderEntry, STICKY_EVENT_COUNT, SlotRecord, Status,
@@ -86,8 +87,10 @@ impl RawPeer {
 
     /// The memory of the tables in bytes while `slots` slots have had memory, and no event was published.
     pub fn tables_memory(&self, slots: u32) -> u64 {
-        let Header { events_offset, .. } = self.header;
-        events_offset + (STICKY_EVENT_COUNT * EVENT_STRIDE) as u64 + u64::from(slots) * DESCRIPTOR_STRIDE as u64
+        let page = sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap() as u64;
+        let events_end = self.header.events_offset + (STICKY_EVENT_COUNT * EVENT_STRIDE) as u64;
+        let records = u64::from(slots) * DESCRIPTOR_STRIDE as u64;
+        events_end.next_multiple_of(page) + records.next_multiple_of(page)
     }
 
     /// The seqs of the frames that can be read now, in order.
