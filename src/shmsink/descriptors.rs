@@ -88,7 +88,7 @@ impl Descriptors {
             let mut state = lock(&self.0);
             if parts.is_some() {
                 state.frames_until_return = state.frames_until_return.saturating_sub(1);
-            } else if state.uses_objects {
+            } else if state.uses_objects || state.frames_until_return > 0 {
                 state.frames_until_return = RETURN_FRAMES;
             }
             let uses_objects = parts.is_some() && state.frames_until_return == 0;
