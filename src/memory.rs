@@ -1,10 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Recognises memory that may be a slot, and marks memory as read-only. The bindings have no function to mark memory.
+//! Recognises memory that may be a slot, marks memory as read-only, and keeps values with memory. The bindings have no
+//! functions for this.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
+    sync::{
+        LazyLock, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
-use gst::ffi;
+use gst::{
+    ffi,
+    glib::{
+        self,
+        translate::{IntoGlib, from_glib_none},
+    },
+};
+use gst_allocators::{DmaBufAllocator, FdAllocator, FdMemoryFlags, FdMemoryRef, prelude::*};
+use rsshm_channel::{Object, ObjectKind, ReceivedObject};
+
+use crate::sync::lock;
 
 /// The memory type of all memories that `gst::Memory::from_slice` and `from_mut_slice` make. Slots have this type.
 const WRAPPED: &gst::glib::GStr = gst::glib::gstr!("RustGlobalAllocatorMemory");
@@ -28,4 +45,93 @@ pub(crate) fn mark_read_only(memory: &gst::MemoryRef) {
             pointer = (*pointer).parent;
         }
     }
+}
+
+/// The name under which a memory keeps its object.
+static OBJECT: LazyLock<glib::Quark> = LazyLock::new(|| glib::Quark::from_str("rsshm-object"));
+/// The name under which a memory keeps the frame that it belongs to.
+static FRAME: LazyLock<glib::Quark> = LazyLock::new(|| glib::Quark::from_str("rsshm-frame"));
+
+/// The allocators of the memory of objects.
+static DMABUFS: LazyLock<DmaBufAllocator> = LazyLock::new(DmaBufAllocator::new);
+static MEMFDS: LazyLock<FdAllocator> = LazyLock::new(FdAllocator::new);
+
+/// Held while the object of a memory is looked up or replaced, because two sinks may share a memory.
+static OBJECT_LOCK: Mutex<()> = Mutex::new(());
+
+/// The object that was kept with `memory`.
+pub(crate) fn object_of(memory: &gst::MemoryRef) -> Option<Object> {
+    let _guard = lock(&OBJECT_LOCK);
+    // SAFETY: the memory is alive. If there is a value under this name, `keep_object` has put it there: a pointer from
+    // `Box<Object>`, which is freed only when it is replaced, under the lock, or with the memory.
+    unsafe {
+        let pointer = memory.as_ptr().cast_mut().cast();
+        ffi::gst_mini_object_get_qdata(pointer, OBJECT.into_glib())
+            .cast::<Object>()
+            .as_ref()
+            .cloned()
+    }
+}
+
+/// Keeps an object with `memory`, until another one replaces it or the memory is freed.
+pub(crate) fn keep_object(memory: &gst::MemoryRef, object: Object) {
+    let _guard = lock(&OBJECT_LOCK);
+    keep(memory, &OBJECT, object);
+}
+
+/// Keeps a frame as long as `memory` lives.
+pub(crate) fn keep_frame<T: Send + 'static>(memory: &gst::MemoryRef, frame: T) {
+    keep(memory, &FRAME, frame);
+}
+
+fn keep<T: Send + 'static>(memory: &gst::MemoryRef, name: &glib::Quark, value: T) {
+    unsafe extern "C" fn free<T>(value: glib::ffi::gpointer) {
+        // SAFETY: the value is the pointer below, and GStreamer calls this function once.
+        drop(unsafe { Box::from_raw(value.cast::<T>()) });
+    }
+    let value = Box::into_raw(Box::new(value)).cast();
+    // SAFETY: the memory is alive, and GStreamer guards its values with a lock. The value may be freed in any thread,
+    // because it is `Send`.
+    unsafe {
+        ffi::gst_mini_object_set_qdata(
+            memory.as_ptr().cast_mut().cast(),
+            name.into_glib(),
+            value,
+            Some(free::<T>),
+        );
+    }
+}
+
+/// The descriptor of a memory that has one.
+pub(crate) fn descriptor_of(memory: &FdMemoryRef) -> Option<BorrowedFd<'_>> {
+    let descriptor = memory.fd();
+    // SAFETY: the memory owns the descriptor, and lives longer than this borrow.
+    (descriptor >= 0).then(|| unsafe { BorrowedFd::borrow_raw(descriptor) })
+}
+
+/// A memory of `size` bytes in an object, which devices and the processor can use. It is mapped once. It owns its
+/// descriptor, which is another one than that of `object`.
+pub(crate) fn of_object(object: &ReceivedObject) -> Option<gst::Memory> {
+    let size = usize::try_from(object.size()).ok()?;
+    let descriptor = object.as_fd().try_clone_to_owned().ok()?.into_raw_fd();
+    let flags = FdMemoryFlags::KEEP_MAPPED;
+    // SAFETY: the allocator owns the descriptor from here on, which is open and has this size. If the call fails, the
+    // descriptor is closed below.
+    let memory = unsafe {
+        match object.kind() {
+            ObjectKind::Dmabuf => DMABUFS.alloc_dmabuf_with_flags(descriptor, size, flags),
+            _ => MEMFDS.alloc_fd(descriptor, size, flags),
+        }
+    };
+    if memory.is_err() {
+        // SAFETY: the call has failed, so this function still owns the descriptor.
+        drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    }
+    memory.ok()
+}
+
+/// The pool that a buffer came from.
+pub(crate) fn pool_of(buffer: &gst::BufferRef) -> Option<gst::BufferPool> {
+    // SAFETY: a buffer that is in use keeps its pool alive, and the field does not change meanwhile.
+    unsafe { from_glib_none((*buffer.as_ptr()).pool) }
 }

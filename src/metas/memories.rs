@@ -42,6 +42,15 @@ pub(super) fn decode(input: &mut Input) -> Option<()> {
         count += 1;
         end = end.checked_add(size)?;
     }
+    // A frame by descriptor has its memories already.
+    if buffer.n_memory() == count
+        && buffer
+            .iter_memories()
+            .map(gst::MemoryRef::size)
+            .eq(sizes[..count].iter().copied())
+    {
+        return Some(());
+    }
     // A second record of memories is refused, because the first one has already divided the memory.
     if count < 2 || end != buffer.size() || buffer.n_memory() != 1 {
         return None;

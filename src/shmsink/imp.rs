@@ -40,6 +40,7 @@ use rsshm_channel::{Caps, Error, ServiceThread, Writer};
 
 use super::{
     CAT,
+    descriptors::Descriptors,
     ending::{Ending, SourceWatch},
     keyframes::KeyframeForwarder,
     negotiation::Negotiation,
@@ -96,6 +97,7 @@ pub struct RsShmSink {
     on_demand: Arc<OnDemand>,
     keyframes: Arc<KeyframeForwarder>,
     counters: Counters,
+    descriptors: Descriptors,
 }
 
 /// Methods for the channel and its readers.
@@ -143,6 +145,7 @@ impl RsShmSink {
         }
         let writer = Arc::new(writer);
         self.counters.reset();
+        self.descriptors.reset();
         *lock(&self.stream) = Stream::default();
         self.keyframes.reset();
         self.set_delay(0);
@@ -313,6 +316,14 @@ impl RsShmSink {
         metadata: &[u8],
         info: Option<&VideoInfo>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let (policy, options) = {
+            let settings = lock(&self.settings);
+            (settings.descriptors, settings.writer)
+        };
+        let parts = self
+            .descriptors
+            .prepare(writer, policy, options, buffer, info)
+            .map_err(|error| self.fail(&error))?;
         let mut wait_began = None;
         let mut is_discont = false;
         loop {
@@ -328,6 +339,7 @@ impl RsShmSink {
                     descriptor,
                     metadata,
                     info,
+                    parts: parts.as_deref(),
                 };
                 publish(writer, &self.counters, frame).map_err(|error| self.fail_to_publish(writer, buffer, error))?
             } else {
@@ -644,7 +656,7 @@ impl BaseSinkImpl for RsShmSink {
             .writer()
             .ok_or_else(|| gst::loggable_error!(CAT, "the element is not started"))?;
         writer
-            .set_caps(format)
+            .set_caps(self.descriptors.set_caps(format, &caps.to_string()))
             .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
         self.current_format.set(info.clone());
         // After a seek, an encoded stream begins before its segment, with the keyframe that the decoder needs. The base

@@ -9,6 +9,7 @@
 //! - `negotiation`: decides which messages the sink posts about caps that it cannot carry
 //! - `pacing`: decides when frames leave the sink, and which latency the sink announces to readers
 //! - `on_demand`: closes the sources while nobody reads
+//! - `descriptors`: decides which frames go by descriptor
 //! - `pool`: the buffer pool that the sink offers to upstream
 //! - `keyframes`: sends the readers' requests for keyframes upstream
 //! - `stream`: the state of the current stream, which gives frames and events their times and flags
@@ -20,6 +21,7 @@ use std::sync::LazyLock;
 
 use gst::{glib, prelude::*};
 
+mod descriptors;
 mod ending;
 mod imp;
 mod keyframes;
@@ -48,6 +50,36 @@ glib::wrapper! {
         @extends gst_base::BaseSink, gst::Element, gst::Object, @implements gst::URIHandler;
 }
 
+/**
+ * GstRsShmDescriptors:
+ * @auto: if the memory has a descriptor, and all readers may have it
+ * @never: copy such frames
+ * @always: fail if a frame has no descriptor
+ *
+ * Which frames rsshmsink passes on by descriptor.
+ *
+ * Since: 0.1
+ */
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstRsShmDescriptors")]
+pub enum Descriptors {
+    /// If the memory has a descriptor, and all readers may have it.
+    #[default]
+    #[enum_value(
+        name = "Auto: if the memory has a descriptor, and all readers may have it",
+        nick = "auto"
+    )]
+    Auto,
+    /// Copy such frames.
+    #[enum_value(name = "Never: copy such frames", nick = "never")]
+    Never,
+    /// Fail if a frame has no descriptor.
+    #[enum_value(name = "Always: fail if a frame has no descriptor", nick = "always")]
+    Always,
+}
+
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    #[cfg(feature = "doc")]
+    Descriptors::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
     gst::Element::register(Some(plugin), "rsshmsink", gst::Rank::NONE, RsShmSink::static_type())
 }

@@ -7,7 +7,7 @@ use std::{sync::LazyLock, time::Duration};
 use gst::{glib, prelude::*};
 use rsshm_channel::WriterOptions;
 
-use super::pacing::PacingSettings;
+use super::{Descriptors, pacing::PacingSettings};
 use crate::element;
 
 /// The values that a user sets.
@@ -17,6 +17,7 @@ pub(super) struct Settings {
     pub(super) writer: WriterOptions,
     pub(super) wait_for_connection: bool,
     pub(super) on_demand: bool,
+    pub(super) descriptors: Descriptors,
     idle_timeout_seconds: u32,
     pub(super) pacing: PacingSettings,
 }
@@ -28,6 +29,7 @@ impl Default for Settings {
             writer: WriterOptions::default(),
             wait_for_connection: false,
             on_demand: false,
+            descriptors: Descriptors::default(),
             idle_timeout_seconds: 5,
             pacing: PacingSettings::default(),
         }
@@ -60,6 +62,10 @@ impl Settings {
             "navigation" => self.writer.accept_messages = value.get().unwrap_or_default(),
             "on-demand" => self.on_demand = value.get().unwrap_or_default(),
             "idle-timeout" => self.idle_timeout_seconds = value.get().unwrap_or_default(),
+            "descriptors" => {
+                self.descriptors = value.get().unwrap_or_default();
+                return Effect::AtOnce;
+            }
             "wait-for-connection" => {
                 self.wait_for_connection = value.get().unwrap_or_default();
                 return Effect::AtOnce;
@@ -86,6 +92,7 @@ impl Settings {
             "lossless" => self.writer.lossless.to_value(),
             "navigation" => self.writer.accept_messages.to_value(),
             "on-demand" => self.on_demand.to_value(),
+            "descriptors" => self.descriptors.to_value(),
             "idle-timeout" => self.idle_timeout_seconds.to_value(),
             "wait-for-connection" => self.wait_for_connection.to_value(),
             "sync" => self.pacing.sync.to_value(),
@@ -227,6 +234,22 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .default_value(default.idle_timeout_seconds)
             .mutable_ready()
             .build(),
+        /**
+         * GstRsShmSink:descriptors:
+         *
+         * Which frames are passed on by descriptor. Such a frame is not copied: it stays in its dmabuf or memfd, and
+         * readers get the descriptor of the memory once. A buffer goes back upstream as soon as nobody reads its frame.
+         *
+         * With `auto`, frames are copied if `perms` lets users observe who may not attach, because they could not read the
+         * memory.
+         *
+         * Since: 0.1
+         */
+        glib::ParamSpecEnum::builder_with_default("descriptors", default.descriptors)
+            .nick("Descriptors")
+            .blurb("Which frames in dmabufs and memfds are passed on by descriptor, without a copy")
+            .mutable_playing()
+            .build(),
         glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("sync"),
         glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("ts-offset"),
         /**
@@ -249,6 +272,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          *
          * - `frames-published`: all frames published
          * - `frames-in-place`: frames that upstream drew into shared memory
+         * - `frames-by-descriptor`: frames that stay in the memory of upstream
          * - `frames-copied`: frames copied into shared memory; the sum of the next three fields
          * - `copied-foreign`: frames copied because upstream allocated the memory itself
          * - `copied-repeated`: frames copied because the same buffer came again
@@ -271,7 +295,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * Since: 0.1
          */
         element::channel_stats_property(
-            "Counters: frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
+            "Counters: frames-published, frames-in-place, frames-by-descriptor, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
              frames-dropped, missed-by-readers, metas-left-out, metas-left-out-by-name, events-left-out, slots, slots-in-use, max-slots, bytes, \
              semaphore-timeouts, readers-evicted, space-limit, space-total, space-free",
         ),

@@ -3,9 +3,12 @@
 //! Publishes a buffer in the channel: in place if the buffer's memory is a slot, otherwise with one copy.
 
 use gst_video::VideoInfo;
-use rsshm_channel::{Copier, Error, FrameDescriptor, Writer};
+use rsshm_channel::{Copier, Error, FrameDescriptor, ObjectPart, Writer};
 
-use super::stats::{Counter, Counters};
+use super::{
+    descriptors::Part,
+    stats::{Counter, Counters},
+};
 use crate::{memory, metas, planes::Planes};
 
 /// A frame to publish.
@@ -17,6 +20,8 @@ pub(super) struct Frame<'a> {
     pub(super) metadata: &'a [u8],
     /// `None` if the frame is not raw video.
     pub(super) info: Option<&'a VideoInfo>,
+    /// The parts of the frame if it goes by descriptor.
+    pub(super) parts: Option<&'a [Part]>,
 }
 
 /// The result of publishing a frame.
@@ -49,6 +54,13 @@ pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Res
     if !writer.upstream().wait_for_followers() {
         return Ok(Outcome::Interrupted);
     }
+    if let Some(parts) = frame.parts {
+        match publish_objects(writer, counters, frame, parts)? {
+            Outcome::Published => counters.by_descriptor.add(1),
+            other => return Ok(other),
+        }
+        return Ok(Outcome::Published);
+    }
     if publish_in_place(writer, frame)? {
         counters.in_place.add(1);
     } else {
@@ -61,6 +73,41 @@ pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Res
     // no frame is lost, because this frame has been published.
     writer.upstream().wait_for_slot();
     Ok(Outcome::Published)
+}
+
+/// Publishes a buffer by descriptor. The channel keeps the buffer until nobody reads the frame any more.
+fn publish_objects(
+    writer: &Writer,
+    counters: &Counters,
+    frame: Frame,
+    parts: &[Part],
+) -> Result<Outcome, PublishError> {
+    let mut descriptor = frame.descriptor;
+    if let Some(info) = frame.info {
+        let planes = Planes::of_buffer(frame.buffer, frame.buffer.size(), info);
+        if !planes.is_default(info) {
+            descriptor = planes.describe(descriptor);
+        }
+    }
+    let parts: Vec<ObjectPart> = parts
+        .iter()
+        .map(|part| ObjectPart::new(&part.object, part.offset, part.size))
+        .collect();
+    loop {
+        let owner = Box::new(frame.buffer.clone());
+        match writer.objects().publish(&parts, descriptor, frame.metadata, owner) {
+            Ok(Some(_)) => return Ok(Outcome::Published),
+            Ok(None) if writer.is_lossless() => return Ok(Outcome::Interrupted),
+            Ok(None) => {
+                writer.record_drop();
+                counters.dropped.add(1);
+                return Ok(Outcome::Dropped);
+            }
+            // The channel's files were lost and created again meanwhile.
+            Err(Error::NotPublishable { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Publishes a buffer in place. Returns `false` if the buffer must be copied instead, for example because its memory is

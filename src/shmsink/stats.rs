@@ -78,6 +78,7 @@ impl NamedCounters {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) in_place: Counter,
+    pub(super) by_descriptor: Counter,
     pub(super) copied_foreign: Counter,
     pub(super) copied_repeated: Counter,
     pub(super) copied_no_slot: Counter,
@@ -92,6 +93,7 @@ impl Counters {
     pub(super) fn reset(&self) {
         for counter in [
             &self.in_place,
+            &self.by_descriptor,
             &self.copied_foreign,
             &self.copied_repeated,
             &self.copied_no_slot,
@@ -113,6 +115,7 @@ impl Counters {
         gst::Structure::builder("rsshm-sink-stats")
             .field("frames-published", writer.published)
             .field("frames-in-place", self.in_place.get())
+            .field("frames-by-descriptor", self.by_descriptor.get())
             .field("frames-copied", foreign + repeated + no_slot)
             .field("copied-foreign", foreign)
             .field("copied-repeated", repeated)

@@ -2,13 +2,15 @@
 
 //! Turns the channel's frames into buffers.
 
+use std::sync::Arc;
+
 use gst_audio::AudioInfo;
 use gst_video::VideoInfo;
-use rsshm_channel::{Copier, CopyTarget, Frame, FrameData};
+use rsshm_channel::{Copier, CopyTarget, Frame, FrameData, ObjectFrame, ReceivedObject};
 
 use super::{CAT, shared::Context, timing::Stamps};
 use crate::{
-    frame,
+    frame, memory,
     metas::{self, Skipped},
     planes::Planes,
 };
@@ -34,7 +36,12 @@ pub(super) struct BufferMaker {
     metas: metas::Decoder,
     /// A buffer without memory. It gets the memory of the next frame that is passed on in place.
     spare: Option<gst::Buffer>,
+    /// The memory of each object, with the object. It is mapped once, and importers know it again.
+    objects: Vec<(ReceivedObject, gst::Memory)>,
 }
+
+/// The most objects whose memory is kept. The oldest is forgotten first.
+const MAX_OBJECTS: usize = 64;
 
 impl BufferMaker {
     /// Prepares for the next frame. Call this before the wait for the frame, so that little is left to do when the
@@ -95,6 +102,11 @@ impl BufferMaker {
 
     /// A buffer with the bytes of a frame.
     fn with_memory(&mut self, data: FrameData, copy: CopyBuffer) -> Result<gst::Buffer, gst::FlowError> {
+        if let FrameData::Objects(objects) = data {
+            return self.with_objects(objects);
+        }
+        // The memory of the last objects is not kept while the channel has other frames.
+        self.objects.clear();
         let FrameData::InPlace(pinned) = data else {
             return copy
                 .0
@@ -108,6 +120,55 @@ impl BufferMaker {
         }
         Ok(buffer)
     }
+}
+
+impl BufferMaker {
+    /// A buffer with the memories of a frame by descriptor. Each of them keeps the frame.
+    fn with_objects(&mut self, objects: ObjectFrame) -> Result<gst::Buffer, gst::FlowError> {
+        let mut buffer = self.spare.take().unwrap_or_default();
+        let objects = Arc::new(objects);
+        for part in objects.parts() {
+            let (Ok(offset), Ok(size)) = (usize::try_from(part.offset()), usize::try_from(part.size())) else {
+                return Err(gst::FlowError::Error);
+            };
+            let Some(whole) = self.memory_of(part.object()) else {
+                return copy_of(&objects);
+            };
+            // The part is another memory on the same descriptor, so the frame ends with it and the whole stays.
+            let part = whole.share(offset..offset + size);
+            memory::mark_read_only(&part);
+            memory::keep_frame(&part, Arc::clone(&objects));
+            if let Some(buffer) = buffer.get_mut() {
+                buffer.append_memory(part);
+            }
+        }
+        Ok(buffer)
+    }
+
+    /// The memory of an object. `None` if this process has too many open files.
+    fn memory_of(&mut self, object: &ReceivedObject) -> Option<gst::Memory> {
+        if let Some((_, memory)) = self.objects.iter().find(|(known, _)| known == object) {
+            return Some(memory.clone());
+        }
+        let memory = memory::of_object(object)?;
+        if self.objects.len() >= MAX_OBJECTS {
+            self.objects.remove(0);
+        }
+        self.objects.push((object.clone(), memory.clone()));
+        Some(memory)
+    }
+}
+
+/// A buffer with a copy of a frame by descriptor.
+#[cold]
+fn copy_of(objects: &ObjectFrame) -> Result<gst::Buffer, gst::FlowError> {
+    let size = objects.parts().iter().map(|part| part.size() as usize).sum();
+    let mut copy = CopyBuffer::default();
+    let memory = copy.prepare(size).ok_or(gst::FlowError::Error)?;
+    objects.copy(memory).map_err(|_| gst::FlowError::Error)?;
+    copy.0
+        .map(gst::buffer::MappedBuffer::into_buffer)
+        .ok_or(gst::FlowError::Error)
 }
 
 #[cold]

@@ -34,7 +34,7 @@ pub(super) struct StreamSettings {
 impl Default for StreamSettings {
     fn default() -> Self {
         Self {
-            limits: ReadLimits::default(),
+            limits: ReadLimits::default().accepts_objects(true),
             on_disconnect: OnDisconnect::default(),
             forward_eos: true,
             connection_timeout: Duration::ZERO,

@@ -11,6 +11,7 @@ mod chaos;
 mod clocks;
 mod compatibility;
 mod convert;
+mod descriptors;
 mod devices;
 mod directory;
 mod events;

@@ -117,6 +117,12 @@ impl<'a> Objects<'a> {
         self.0.objects().register(self.0.name(), file)
     }
 
+    /// Whether the object belongs to this writer. A program that keeps objects with its buffers asks this, because the
+    /// object may be one of another writer.
+    pub fn owns(self, object: &Object) -> bool {
+        self.0.objects().owns(object)
+    }
+
     /// Publishes a frame that consists of `parts`, one after another, and returns its seq. `None` if there is no slot: the
     /// frame is lost, as after a [`claim`](crate::Writer::claim) without a result.
     ///
@@ -125,7 +131,8 @@ impl<'a> Objects<'a> {
     /// size of the frame is that of all parts together; the planes of `descriptor` are counted from its first byte.
     ///
     /// # Errors
-    /// [`Error::Object`] if there are no parts, or more than 4, or one is not inside its object. [`Error::Option`] if the
+    /// [`Error::Object`] if there are no parts, or more than 4, or one is not inside its object, or the object belongs to
+    /// another writer. [`Error::Option`] if the
     /// caps are not those of objects. [`Error::NotPublishable`] if the caps have changed meanwhile. The errors of
     /// [`Writer::claim`](crate::Writer::claim) and of [`Writer::publish`](crate::Writer::publish).
     pub fn publish(
@@ -182,6 +189,11 @@ impl<'a> Objects<'a> {
                 parts.len()
             )));
         };
+        if parts.iter().any(|part| !self.owns(part.object)) {
+            return Err(error(
+                "an object belongs to another writer; register its memory again".to_owned(),
+            ));
+        }
         for (reference, part) in used.iter_mut().zip(parts) {
             *reference = part.object.part(part.offset, part.size).ok_or_else(|| {
                 error(format!(

@@ -16,8 +16,7 @@ use crate::protocol::layout::MAX_SLOTS;
 
 /// How many frames may be out if the program has not said how many buffers upstream can spare.
 pub(crate) const DEFAULT_SPARE_OBJECTS: u32 = 4;
-/// The largest part of the spare buffers that one reader may hold is one half, but at least so many frames. A reader
-/// holds one frame less than its quota in place.
+/// The least quota. A reader holds one frame less than its quota in place, because it uses the last pin for copies.
 const LEAST_QUOTA: u32 = 2;
 
 /// What a frame keeps as long as it can be read. It is dropped while no lock is held, because the drop gives upstream
@@ -138,9 +137,9 @@ impl SlotOwners {
         self.frames_out() < self.limit.max(2)
     }
 
-    /// The largest quota with which readers have a share of the buffers.
+    /// The largest quota with which one reader holds at most half of the spare buffers.
     pub(super) fn largest_quota(&self) -> u32 {
-        (self.limit / 2).max(LEAST_QUOTA)
+        (self.limit / 2 + 1).max(LEAST_QUOTA)
     }
 
     /// Records whether the limit is reached. Returns whether it was reached before.

@@ -5,7 +5,10 @@
 use std::{
     collections::VecDeque,
     os::fd::BorrowedFd,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -36,6 +39,8 @@ pub struct Object(Arc<Registered>);
 
 #[derive(Debug)]
 struct Registered {
+    /// The number of the registry, because the ids of two writers may be equal.
+    registry: u64,
     id: u64,
     /// The memory as the program has it. It is compared when the same memory comes again.
     source: FileId,
@@ -69,6 +74,11 @@ impl Object {
         &self.0.file
     }
 
+    /// Whether the object belongs to this registry.
+    pub(super) fn belongs_to(&self, registry: &Registry) -> bool {
+        self.0.registry == registry.id
+    }
+
     /// Whether only the registry has the object.
     fn is_unused(&self) -> bool {
         Arc::strong_count(&self.0) == 1
@@ -84,8 +94,23 @@ pub(super) enum RegisterError {
 }
 
 /// The objects of a writer, and the segments whose readers may ask for them.
-#[derive(Debug, Default)]
-pub(super) struct Registry(Mutex<State>);
+#[derive(Debug)]
+pub(super) struct Registry {
+    /// The number of the registry in this process.
+    id: u64,
+    state: Mutex<State>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            // Relaxed: the numbers only have to differ.
+            id: COUNT.fetch_add(1, Ordering::Relaxed),
+            state: Mutex::default(),
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -97,7 +122,7 @@ struct State {
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, State> {
-        sync::lock(&self.0)
+        sync::lock(&self.state)
     }
 
     /// The object of the memory that `file` is open on.
@@ -118,6 +143,7 @@ impl Registry {
         }
         state.newest_id += 1;
         let object = Object(Arc::new(Registered {
+            registry: self.id,
             id: state.newest_id,
             source,
             file,

@@ -91,6 +91,11 @@ impl ObjectService {
         self.registry.forget_unused(at_once);
     }
 
+    /// Whether the object belongs to this writer.
+    pub(super) fn owns(&self, object: &Object) -> bool {
+        object.belongs_to(&self.registry)
+    }
+
     /// The number of objects.
     pub(super) fn count(&self) -> usize {
         self.registry.len()

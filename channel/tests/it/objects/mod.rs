@@ -590,6 +590,16 @@ fn files_of_other_kinds_cannot_be_objects() {
             .unwrap_err();
         assert!(matches!(error, Error::Object { .. }), "{error}");
     }
+    let other = Channel::new();
+    let other = object_writer(other.as_str(), slots(0), 6);
+    let of_other = other.objects().register(file.as_fd()).unwrap();
+    assert!(other.objects().owns(&of_other) && !writer.objects().owns(&of_other));
+    let parts = [ObjectPart::new(&of_other, 0, 1)];
+    let error = writer
+        .objects()
+        .publish(&parts, descriptor(0, 1), &[], Box::new(()))
+        .unwrap_err();
+    assert!(error.to_string().contains("another writer"), "{error}");
     assert_eq!(writer.objects().frames_out(), 0);
 }
 

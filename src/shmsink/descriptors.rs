@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Frames by descriptor: if a buffer's memory is a dmabuf or a memfd, readers get its descriptor, and nothing is copied.
+
+use std::sync::Mutex;
+
+use gst::prelude::*;
+use gst_allocators::FdMemory;
+use gst_video::VideoInfo;
+use rsshm_channel::{Caps, Error, Object, Writer, WriterOptions, layout::MAX_REFERENCES};
+
+use super::Descriptors as Policy;
+use crate::{memory, planes::Planes, sync::lock};
+
+/// After a frame that could not go by descriptor, so many frames in a row must be able to before the channel goes on with
+/// descriptors. A source that copies its buffers when it has few of them would otherwise cause two segments each time.
+const RETURN_FRAMES: u32 = 30;
+/// How many buffers upstream can spare if it has no pool, as a source that gets its memory from another program.
+const SPARE_WITHOUT_POOL: u32 = 4;
+/// How many buffers a source with a limited pool needs for itself: it fills one, has one ready, and passes one on.
+const SOURCE_BUFFERS: u32 = 3;
+/// How many buffers a source can spare that makes as many as it needs.
+const SPARE_OF_UNLIMITED_POOL: u32 = 16;
+
+/// A part of a frame: `size` bytes at `offset` of an object.
+pub(super) struct Part {
+    pub(super) object: Object,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+/// Whether frames go by descriptor, and the caps for both ways.
+#[derive(Debug, Default)]
+pub(super) struct Descriptors(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The caps of frames in slots, and of frames by descriptor; `None` before the first caps.
+    caps: Option<(Caps, Caps)>,
+    uses_objects: bool,
+    /// How many more frames must be able to go by descriptor before they do.
+    frames_until_return: u32,
+    /// The pool whose buffers were last counted, and how many of them upstream can spare.
+    spare: Option<(usize, u32)>,
+}
+
+impl Descriptors {
+    /// Records the caps of the next frames. `slots` are the caps of frames in slots.
+    pub(super) fn set_caps(&self, slots: Caps, text: &str) -> Caps {
+        let mut state = lock(&self.0);
+        let objects = Caps::objects(text);
+        let current = if state.uses_objects {
+            objects.clone()
+        } else {
+            slots.clone()
+        };
+        state.caps = Some((slots, objects));
+        current
+    }
+
+    /// Forgets everything, because another channel begins.
+    pub(super) fn reset(&self) {
+        *lock(&self.0) = State::default();
+    }
+
+    /// The parts of a frame that goes by descriptor; `None` if the frame is copied or is in a slot. The writer gets the
+    /// caps that the frame needs.
+    pub(super) fn prepare(
+        &self,
+        writer: &Writer,
+        policy: Policy,
+        options: WriterOptions,
+        buffer: &gst::BufferRef,
+        info: Option<&VideoInfo>,
+    ) -> Result<Option<Vec<Part>>, Error> {
+        let parts = match policy {
+            Policy::Never => None,
+            Policy::Auto if has_observers(options) => None,
+            Policy::Auto => parts(writer, buffer, info)?,
+            Policy::Always => Some(parts(writer, buffer, info)?.ok_or_else(|| Error::Object {
+                channel: writer.name().to_string(),
+                what: "a buffer is not in a dmabuf or a memfd, and descriptors=always was set; let upstream use such memory \
+                       (v4l2src io-mode=dmabuf), or set descriptors=auto"
+                    .to_owned(),
+            })?),
+        };
+        let change = {
+            let mut state = lock(&self.0);
+            if parts.is_some() {
+                state.frames_until_return = state.frames_until_return.saturating_sub(1);
+            } else if state.uses_objects || state.frames_until_return > 0 {
+                state.frames_until_return = RETURN_FRAMES;
+            }
+            let uses_objects = parts.is_some() && state.frames_until_return == 0;
+            let is_changed = std::mem::replace(&mut state.uses_objects, uses_objects) != uses_objects;
+            let (slots, objects) = state.caps.clone().unzip();
+            is_changed
+                .then_some(if uses_objects { objects } else { slots })
+                .flatten()
+        };
+        if let Some(caps) = change {
+            writer.set_caps(caps)?;
+        }
+        if !lock(&self.0).uses_objects {
+            return Ok(None);
+        }
+        self.update_spare(writer, buffer);
+        Ok(parts)
+    }
+
+    /// Says the writer how many buffers upstream can spare, if the buffers come from another pool than before.
+    fn update_spare(&self, writer: &Writer, buffer: &gst::BufferRef) {
+        let pool = memory::pool_of(buffer);
+        let address = pool.as_ref().map_or(0, |pool| ObjectType::as_ptr(pool).addr());
+        if lock(&self.0).spare.is_some_and(|(known, _)| known == address) {
+            return;
+        }
+        let largest_size = |pool: &gst::BufferPool| pool.config().params().map_or(0, |(_, _, _, largest)| largest);
+        let spare = match pool.as_ref().map(largest_size) {
+            None => SPARE_WITHOUT_POOL,
+            Some(0) => SPARE_OF_UNLIMITED_POOL,
+            Some(size) => size.saturating_sub(SOURCE_BUFFERS).max(2),
+        };
+        lock(&self.0).spare = Some((address, spare));
+        writer.objects().set_spare(spare);
+    }
+}
+
+/// Whether users may observe the channel who may not attach. They could not read frames by descriptor.
+fn has_observers(options: WriterOptions) -> bool {
+    [0o060, 0o006]
+        .into_iter()
+        .any(|class| options.perms & class & 0o044 != 0 && options.perms & class != class)
+}
+
+/// The parts of a buffer whose memories all have descriptors; `None` if the buffer has another memory, or if its planes are
+/// not inside it.
+fn parts(writer: &Writer, buffer: &gst::BufferRef, info: Option<&VideoInfo>) -> Result<Option<Vec<Part>>, Error> {
+    if !(1..=MAX_REFERENCES).contains(&buffer.n_memory()) {
+        return Ok(None);
+    }
+    let mut parts = Vec::with_capacity(buffer.n_memory());
+    for index in 0..buffer.n_memory() {
+        let memory = buffer.peek_memory(index);
+        let Some(object) = object_of(writer, memory)? else {
+            return Ok(None);
+        };
+        let (offset, size) = (memory.offset() as u64, memory.size() as u64);
+        if size == 0 || offset.checked_add(size).is_none_or(|end| end > object.size()) {
+            return Ok(None);
+        }
+        parts.push(Part { object, offset, size });
+    }
+    if let Some(info) = info {
+        let size = buffer.size();
+        let planes = Planes::of_buffer(buffer, size, info);
+        if !planes.fit_as(planes.is_default(info), info, size) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(parts))
+}
+
+/// The object of a memory with a descriptor. It is registered once and kept with the memory, so a buffer of a pool needs no
+/// system call when it comes again.
+fn object_of(writer: &Writer, memory: &gst::MemoryRef) -> Result<Option<Object>, Error> {
+    let Some(with_descriptor) = memory.downcast_memory_ref::<FdMemory>() else {
+        return Ok(None);
+    };
+    if let Some(object) = memory::object_of(memory).filter(|object| writer.objects().owns(object)) {
+        return Ok(Some(object));
+    }
+    let Some(descriptor) = memory::descriptor_of(with_descriptor) else {
+        return Ok(None);
+    };
+    match writer.objects().register(descriptor) {
+        Ok(object) => {
+            memory::keep_object(memory, object.clone());
+            Ok(Some(object))
+        }
+        // The memory is of another kind, or this process has too many open files. The frame is copied.
+        Err(Error::Object { .. } | Error::System { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Tests of frames by descriptor. The buffers of upstream are memfds (GstFdMemory, or GstDmaBufMemory around a memfd), and
+//! readers get the same memory.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    os::{fd::IntoRawFd, unix::fs::FileExt},
+    sync::{Arc, Mutex},
+};
+
+use gst::prelude::*;
+use gst_allocators::{DmaBufAllocator, DmaBufMemory, FdAllocator, FdMemory, FdMemoryFlags, prelude::*};
+use gst_video::{VideoFormat, VideoInfo};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use rsshm_testkit::{
+    Channel, eventually,
+    gst::{LOSSLESS, Pipeline, SinkHarness, SourceRecorder, init, picture},
+};
+
+fn info(format: VideoFormat) -> VideoInfo {
+    init();
+    VideoInfo::builder(format, 64, 48)
+        .fps(gst::Fraction::new(30, 1))
+        .build()
+        .unwrap()
+}
+
+/// A memory in a new memfd of `size` bytes, and a descriptor of it that is open for writing.
+fn memory(size: usize) -> (gst::Memory, File) {
+    let file = File::from(memfd_create("rsshm-test", MFdFlags::MFD_CLOEXEC).unwrap());
+    file.set_len(size as u64).unwrap();
+    let descriptor = file.try_clone().unwrap().into_raw_fd();
+    // SAFETY: the allocator owns the descriptor, which has this size.
+    let memory = unsafe { FdAllocator::new().alloc_fd(descriptor, size, FdMemoryFlags::KEEP_MAPPED) };
+    (memory.unwrap(), file)
+}
+
+/// Whether no buffer has the memory.
+fn is_unused(memory: &gst::Memory) -> bool {
+    // SAFETY: the memory is alive. The count is read without a lock, so it may be one of a moment ago.
+    unsafe { (*memory.as_ptr()).mini_object.refcount == 1 }
+}
+
+/// A frame in a memfd of its own.
+fn frame(info: &VideoInfo, number: u8) -> gst::Buffer {
+    let bytes = picture::packed(info, number);
+    let (memory, file) = memory(bytes.len());
+    file.write_all_at(&bytes, 0).unwrap();
+    let mut buffer = gst::Buffer::new();
+    buffer.get_mut().unwrap().append_memory(memory);
+    buffer
+}
+
+/// A sink that waits for its reader, and a reader that has got no frame yet.
+struct Pair {
+    writer: SinkHarness,
+    reader: SourceRecorder,
+    _channel: Channel,
+}
+
+impl Pair {
+    #[track_caller]
+    fn new(info: &VideoInfo, options: &str, downstream: &str) -> Self {
+        let channel = Channel::new();
+        let reader = SourceRecorder::playing(&format!("rsshmsrc channel={channel} ! {downstream}"));
+        let writer = SinkHarness::new(&channel, &format!("{LOSSLESS} {options}"));
+        writer.source().set_property("caps", info.to_caps().unwrap());
+        writer.pipeline.play();
+        Self {
+            writer,
+            reader,
+            _channel: channel,
+        }
+    }
+
+    /// Sends a buffer, and checks the picture of the frame that arrives.
+    #[track_caller]
+    fn send(&self, buffer: gst::Buffer, info: &VideoInfo, number: u8) {
+        let count = self.reader.frame_count();
+        self.writer.push(&buffer);
+        // The channel has the only reference, so it decides when the buffer goes back.
+        drop(buffer);
+        eventually("the frame", || self.reader.frame_count() > count);
+        picture::assert_picture(&self.reader.last_frame().unwrap(), info, number);
+    }
+
+    /// Checks how many frames went by descriptor, in slots, and were copied.
+    #[track_caller]
+    fn assert_counts(&self, expected: [u64; 3]) {
+        let fields = ["frames-by-descriptor", "frames-in-place", "frames-copied"];
+        let counts = || fields.map(|field| self.writer.pipeline.stat("rsshmsink", field));
+        // A frame is counted when it is published, and may arrive before.
+        eventually("all frames are counted", || {
+            counts().iter().sum::<u64>() == expected.iter().sum::<u64>()
+        });
+        assert_eq!(counts(), expected);
+    }
+}
+
+#[test]
+fn frames_in_memfds_are_not_copied() {
+    for format in [
+        VideoFormat::I420,
+        VideoFormat::Nv12,
+        VideoFormat::Gray8,
+        VideoFormat::Rgb,
+    ] {
+        let info = info(format);
+        let pair = Pair::new(&info, "", "fakesink sync=false");
+        for number in 0..20 {
+            pair.send(frame(&info, number), &info, number);
+        }
+        pair.assert_counts([20, 0, 0]);
+        let stat = |field| pair.reader.stat(field);
+        assert!(stat("frames-in-place") >= 18, "{}", stat("frames-in-place"));
+        assert_eq!(stat("frames-missed"), 0);
+    }
+}
+
+/// The reader gives the same memory on, with one descriptor for each buffer of a pool, and each buffer goes back.
+#[test]
+fn reader_gives_the_descriptors_on() {
+    let info = info(VideoFormat::Nv12);
+    let pair = Pair::new(
+        &info,
+        "",
+        "identity name=look signal-handoffs=true ! fakesink sync=false",
+    );
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    pair.reader.pipeline.element("look").connect("handoff", false, {
+        let seen = Arc::clone(&seen);
+        move |values| {
+            let buffer = values[1].get::<gst::Buffer>().unwrap();
+            let memory = buffer.peek_memory(0);
+            let with_descriptor = memory.downcast_memory_ref::<FdMemory>();
+            let is_dmabuf = memory.downcast_memory_ref::<DmaBufMemory>().is_some();
+            seen.lock()
+                .unwrap()
+                .push((with_descriptor.map(|memory| memory.fd()), is_dmabuf, memory.size()));
+            None
+        }
+    });
+    let bytes = picture::packed(&info, 0).len();
+    let pool: Vec<_> = (0..6).map(|_| memory(bytes)).collect();
+    for number in 0..60u8 {
+        let (memory, file) = &pool[usize::from(number) % 6];
+        // Nobody else uses the memory, because the channel has given the buffer back.
+        eventually("the buffer is back", || is_unused(memory));
+        file.write_all_at(&picture::packed(&info, number), 0).unwrap();
+        let mut buffer = gst::Buffer::new();
+        buffer.get_mut().unwrap().append_memory(memory.clone());
+        pair.send(buffer, &info, number);
+    }
+    let seen = seen.lock().unwrap();
+    let descriptors: BTreeSet<_> = seen.iter().filter_map(|(descriptor, _, _)| *descriptor).collect();
+    assert!(
+        seen.iter().filter(|(descriptor, _, _)| descriptor.is_some()).count() >= 58,
+        "{seen:?}"
+    );
+    assert_eq!(descriptors.len(), 6, "{seen:?}");
+    assert!(seen.iter().all(|(_, is_dmabuf, size)| !is_dmabuf && *size == bytes));
+    pair.assert_counts([60, 0, 0]);
+}
+
+/// The planes are in two memories, with offsets and padding.
+#[test]
+fn planes_in_several_memories_keep_their_layout() {
+    let info = info(VideoFormat::Nv12);
+    let pair = Pair::new(&info, "", "fakesink sync=false");
+    for number in 0..10 {
+        let (stride, rows) = (96, 48 + 8);
+        let offsets = [0, 96 * rows];
+        let (first, file) = memory(1000 + 96 * rows);
+        let (second, other) = memory(96 * rows / 2);
+        let mut bytes = vec![0xee; 96 * rows * 3 / 2];
+        picture::draw(&mut bytes, &info, &offsets, &[stride, stride], number);
+        file.write_all_at(&bytes[..96 * rows], 1000).unwrap();
+        other.write_all_at(&bytes[96 * rows..], 0).unwrap();
+        let mut buffer = gst::Buffer::new();
+        let target = buffer.get_mut().unwrap();
+        target.append_memory(first.share(1000..));
+        target.append_memory(second);
+        picture::add_video_meta(target, &info, &offsets, &[stride, stride]);
+        pair.send(buffer, &info, number);
+    }
+    pair.assert_counts([10, 0, 0]);
+}
+
+/// GstDmaBufMemory around a memfd is a memfd for the channel, because the kernel knows better.
+#[test]
+fn dmabuf_memory_around_a_memfd_goes_by_descriptor() {
+    let info = info(VideoFormat::Gray8);
+    let pair = Pair::new(&info, "", "fakesink sync=false");
+    for number in 0..5 {
+        let bytes = picture::packed(&info, number);
+        let (_, file) = memory(bytes.len());
+        file.write_all_at(&bytes, 0).unwrap();
+        // SAFETY: the allocator owns the descriptor, which has this size.
+        let memory = unsafe { DmaBufAllocator::new().alloc_dmabuf(file, bytes.len()) }.unwrap();
+        let mut buffer = gst::Buffer::new();
+        buffer.get_mut().unwrap().append_memory(memory);
+        pair.send(buffer, &info, number);
+    }
+    pair.assert_counts([5, 0, 0]);
+}
+
+#[test]
+fn property_decides_which_frames_go_by_descriptor() {
+    let info = info(VideoFormat::I420);
+    for (options, expected) in [
+        ("descriptors=never", [0, 0, 5]),
+        ("descriptors=auto", [5, 0, 0]),
+        ("descriptors=always", [5, 0, 0]),
+        // Users who may only observe could not read the frames.
+        ("descriptors=auto perms=420", [0, 0, 5]),
+        ("descriptors=always perms=420", [5, 0, 0]),
+        ("descriptors=auto perms=432", [5, 0, 0]),
+    ] {
+        let pair = Pair::new(&info, options, "fakesink sync=false");
+        for number in 0..5 {
+            pair.send(frame(&info, number), &info, number);
+        }
+        pair.assert_counts(expected);
+    }
+    let pair = Pair::new(&info, "descriptors=always", "fakesink sync=false");
+    pair.writer.push(&gst::Buffer::from_slice(picture::packed(&info, 0)));
+    let error = pair.writer.pipeline.wait_error();
+    assert!(error.to_string().contains("descriptors=auto"), "{error}");
+}
+
+/// A source that sometimes copies its buffers: the channel goes on in slots, and returns to descriptors later.
+#[test]
+fn other_memory_in_between_is_copied() {
+    let info = info(VideoFormat::I420);
+    let pair = Pair::new(&info, "", "fakesink sync=false");
+    for number in 0..100u8 {
+        let buffer = match number {
+            10 | 12 => gst::Buffer::from_slice(picture::packed(&info, number)),
+            _ => frame(&info, number),
+        };
+        pair.send(buffer, &info, number);
+    }
+    assert_eq!(pair.reader.stat("frames-missed"), 0);
+    // After the frame 12, 29 frames more are copied, and then the channel returns to descriptors.
+    pair.assert_counts([10 + 100 - 42, 0, 32]);
+}
+
+/// A queue that holds frames gets its own memory for each, and upstream its buffers when the queue gives them up.
+#[test]
+fn downstream_may_hold_frames() {
+    let channel = Channel::new();
+    let info = info(VideoFormat::I420);
+    let reader = Pipeline::playing(&format!(
+        "rsshmsrc channel={channel} ! queue name=queue ! valve name=valve drop=false ! fakesink name=end sync=false \
+         enable-last-sample=true"
+    ));
+    let writer = SinkHarness::new(&channel, &format!("{LOSSLESS}"));
+    writer.source().set_property("caps", info.to_caps().unwrap());
+    writer.pipeline.play();
+    for number in 0..50 {
+        writer.push(&frame(&info, number));
+    }
+    eventually("all frames", || reader.stat("rsshmsrc", "frames-received") == 50);
+    eventually("the last frame", || {
+        let sample = reader.element("end").property::<Option<gst::Sample>>("last-sample");
+        let Some(buffer) = sample.and_then(|sample| sample.buffer_owned()) else {
+            return false;
+        };
+        buffer.map_readable().unwrap().as_slice() == picture::packed(&info, 49)
+    });
+}
