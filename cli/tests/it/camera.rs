@@ -321,16 +321,17 @@ fn camera_on_demand_is_healthy_while_nobody_reads() {
     let directory = Directory::new(&channel);
     let manager = Manager::new(&directory);
     let source = format!("{SOURCE} ! {CAPS}").replace(", ", ",");
+    let stall = format!("{}ms", on_this_machine(Duration::from_millis(500)).as_millis());
     let mut command = camera(
         &channel,
-        &["--source", &source, "--on-demand", "--idle", "0", "--stall", "500ms"],
+        &["--source", &source, "--on-demand", "--idle", "0", "--stall", &stall],
     );
     command.env("NOTIFY_SOCKET", &manager.path);
     let mut process = Process::start(command);
     manager.expect("STATUS=the camera is closed");
     let first = writer(&channel, 0);
     // Longer than a stall.
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(on_this_machine(Duration::from_millis(1500)));
     let name = channel.to_string();
     let check = run(&format!("check {name} --max-age 100ms --min-fps 5 --during 100ms")).expect(0);
     assert!(check.stdout.contains("idle until somebody reads"), "{check:?}");
