@@ -256,7 +256,7 @@ fn downstream_may_hold_frames() {
         "rsshmsrc channel={channel} ! queue name=queue ! valve name=valve drop=false ! fakesink name=end sync=false \
          enable-last-sample=true"
     ));
-    let writer = SinkHarness::new(&channel, &format!("{LOSSLESS}"));
+    let writer = SinkHarness::new(&channel, LOSSLESS);
     writer.source().set_property("caps", info.to_caps().unwrap());
     writer.pipeline.play();
     for number in 0..50 {
