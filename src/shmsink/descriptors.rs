@@ -84,28 +84,14 @@ impl Descriptors {
                     .to_owned(),
             })?),
         };
-        let change = {
-            let mut state = lock(&self.0);
-            if parts.is_some() {
-                state.frames_until_return = state.frames_until_return.saturating_sub(1);
-            } else if state.uses_objects || state.frames_until_return > 0 {
-                state.frames_until_return = RETURN_FRAMES;
-            }
-            let uses_objects = parts.is_some() && state.frames_until_return == 0;
-            let is_changed = std::mem::replace(&mut state.uses_objects, uses_objects) != uses_objects;
-            let (slots, objects) = state.caps.clone().unzip();
-            is_changed
-                .then_some(if uses_objects { objects } else { slots })
-                .flatten()
-        };
-        if let Some(caps) = change {
+        if let Some(caps) = lock(&self.0).note_frame(parts.is_some()) {
             writer.set_caps(caps)?;
         }
-        if !lock(&self.0).uses_objects {
+        let Some(parts) = parts.filter(|_| lock(&self.0).uses_objects) else {
             return Ok(None);
-        }
+        };
         self.update_spare(writer, buffer);
-        Ok(parts)
+        Ok(Some(parts))
     }
 
     /// Says the writer how many buffers upstream can spare, if the buffers come from another pool than before.
@@ -123,6 +109,24 @@ impl Descriptors {
         };
         lock(&self.0).spare = Some((address, spare));
         writer.objects().set_spare(spare);
+    }
+}
+
+impl State {
+    /// Decides whether the next frame goes by descriptor. Returns other caps if this changes.
+    fn note_frame(&mut self, has_descriptors: bool) -> Option<Caps> {
+        if has_descriptors {
+            self.frames_until_return = self.frames_until_return.saturating_sub(1);
+        } else if self.uses_objects || self.frames_until_return > 0 {
+            self.frames_until_return = RETURN_FRAMES;
+        }
+        let uses_objects = has_descriptors && self.frames_until_return == 0;
+        if uses_objects == self.uses_objects {
+            return None;
+        }
+        self.uses_objects = uses_objects;
+        let (slots, objects) = self.caps.as_ref()?;
+        Some(if uses_objects { objects } else { slots }.clone())
     }
 }
 

@@ -6,7 +6,7 @@ use gst::prelude::*;
 use gst_audio::AudioInfo;
 use gst_base::prelude::*;
 use gst_video::VideoInfo;
-use rsshm_channel::{Frame, Next, Reader, ReaderHandle};
+use rsshm_channel::{Frame, Next, ObjectFault, Reader, ReaderHandle};
 
 use super::{
     CAT, OnDisconnect,
@@ -44,6 +44,8 @@ pub(super) struct Stream {
     /// an error.
     has_ended: bool,
     is_observer_reported: bool,
+    /// The fault of the memory of frames by descriptor that was reported last.
+    reported_fault: Option<ObjectFault>,
 }
 
 /// The format of the last frame.
@@ -89,6 +91,7 @@ impl Stream {
             is_discont: false,
             has_ended: false,
             is_observer_reported: false,
+            reported_fault: None,
         }
     }
 
@@ -116,6 +119,9 @@ impl Stream {
                 absence::time_until_filling(is_connected, &self.timing).map_or(timeout, |due| due.min(timeout));
             let next = self.reader.next(&mut copy, settings.limits, Some(timeout));
             self.update_status(context);
+            if let Some(fault) = self.reader.take_object_fault() {
+                self.report_fault(context, fault);
+            }
             match next {
                 Ok(Next::Frame(frame)) => match self.receive(context, frame, copy)? {
                     Some(buffer) => return Ok(buffer),
@@ -189,6 +195,19 @@ impl Stream {
         }
         self.events.begin_data(context);
         Ok(Some(self.headers.precede(buffer)))
+    }
+
+    /// Warns that a frame by descriptor was missed. Each reason is reported once, until another one comes.
+    #[cold]
+    fn report_fault(&mut self, context: Context, fault: ObjectFault) {
+        if self.reported_fault.as_ref() != Some(&fault) {
+            let text = format!(
+                "channel {}: frames were missed, because their memory is not accessible: {fault}",
+                self.channel
+            );
+            gst::element_warning!(context.element, gst::ResourceError::Read, ("{text}"), ["{text}"]);
+            self.reported_fault = Some(fault);
+        }
     }
 
     /// Fills the time without a writer. Returns a buffer, if it fills the time with one.
