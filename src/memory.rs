@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
     sync::{
         LazyLock, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -29,6 +29,29 @@ const WRAPPED: &gst::glib::GStr = gst::glib::gstr!("RustGlobalAllocatorMemory");
 /// Whether `memory` can be a slot or a part of one.
 pub(crate) fn may_be_slot(memory: &gst::MemoryRef) -> bool {
     memory.is_type(WRAPPED)
+}
+
+/// The type of the allocator that was last found to make memory without descriptors. GLib never uses the number of a type
+/// again.
+///
+/// Relaxed: the number stands alone.
+static WITHOUT_DESCRIPTOR: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether `memory` has a descriptor. Asking GStreamer takes about a hundred instructions, so this function remembers the
+/// usual answer.
+pub(crate) fn has_descriptor(memory: &gst::MemoryRef) -> bool {
+    let Some(allocator) = memory.allocator() else {
+        return false;
+    };
+    let kind = allocator.type_();
+    if WITHOUT_DESCRIPTOR.load(Ordering::Relaxed) == kind.into_glib() {
+        return false;
+    }
+    let has_descriptor = kind.is_a(FdAllocator::static_type());
+    if !has_descriptor {
+        WITHOUT_DESCRIPTOR.store(kind.into_glib(), Ordering::Relaxed);
+    }
+    has_descriptor
 }
 
 /// Marks `memory` and its parents as read-only, so that mapping a buffer with this memory for writing makes a copy.

@@ -2,7 +2,10 @@
 
 //! Frames by descriptor: if a buffer's memory is a dmabuf or a memfd, readers get its descriptor, and nothing is copied.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use gst::prelude::*;
 use gst_allocators::FdMemory;
@@ -31,7 +34,14 @@ pub(super) struct Part {
 
 /// Whether frames go by descriptor, and the caps for both ways.
 #[derive(Debug, Default)]
-pub(super) struct Descriptors(Mutex<State>);
+pub(super) struct Descriptors {
+    state: Mutex<State>,
+    /// Whether even a buffer without a descriptor has to be looked at: frames go by descriptor, may do so again soon, or
+    /// must do so.
+    ///
+    /// Relaxed: only the streaming thread uses this value while frames flow.
+    is_due: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -47,7 +57,7 @@ struct State {
 impl Descriptors {
     /// Records the caps of the next frames. `slots` are the caps of frames in slots.
     pub(super) fn set_caps(&self, slots: Caps, text: &str) -> Caps {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         let objects = Caps::objects(text);
         let current = if state.uses_objects {
             objects.clone()
@@ -59,8 +69,15 @@ impl Descriptors {
     }
 
     /// Forgets everything, because another channel begins.
-    pub(super) fn reset(&self) {
-        *lock(&self.0) = State::default();
+    pub(super) fn reset(&self, policy: Policy) {
+        *lock(&self.state) = State::default();
+        self.is_due.store(policy == Policy::Always, Ordering::Relaxed);
+    }
+
+    /// Whether [`prepare`](Self::prepare) has to look at the frame in `buffer`. If not, the frame is in a slot or is copied,
+    /// as the frame before. The frames of most channels cost only this question.
+    pub(super) fn may_concern(&self, buffer: &gst::BufferRef) -> bool {
+        self.is_due.load(Ordering::Relaxed) || buffer.n_memory() > 0 && memory::has_descriptor(buffer.peek_memory(0))
     }
 
     /// The parts of a frame that goes by descriptor; `None` if the frame is copied or is in a slot. The writer gets the
@@ -84,10 +101,17 @@ impl Descriptors {
                     .to_owned(),
             })?),
         };
-        if let Some(caps) = lock(&self.0).note_frame(parts.is_some()) {
+        let caps = {
+            let mut state = lock(&self.state);
+            let caps = state.note_frame(parts.is_some());
+            let is_due = policy == Policy::Always || state.uses_objects || state.frames_until_return > 0;
+            self.is_due.store(is_due, Ordering::Relaxed);
+            caps
+        };
+        if let Some(caps) = caps {
             writer.set_caps(caps)?;
         }
-        let Some(parts) = parts.filter(|_| lock(&self.0).uses_objects) else {
+        let Some(parts) = parts.filter(|_| lock(&self.state).uses_objects) else {
             return Ok(None);
         };
         self.update_spare(writer, buffer);
@@ -98,7 +122,7 @@ impl Descriptors {
     fn update_spare(&self, writer: &Writer, buffer: &gst::BufferRef) {
         let pool = memory::pool_of(buffer);
         let address = pool.as_ref().map_or(0, |pool| ObjectType::as_ptr(pool).addr());
-        if lock(&self.0).spare.is_some_and(|(known, _)| known == address) {
+        if lock(&self.state).spare.is_some_and(|(known, _)| known == address) {
             return;
         }
         let largest_size = |pool: &gst::BufferPool| pool.config().params().map_or(0, |(_, _, _, largest)| largest);
@@ -107,7 +131,7 @@ impl Descriptors {
             Some(0) => SPARE_OF_UNLIMITED_POOL,
             Some(size) => size.saturating_sub(SOURCE_BUFFERS).max(2),
         };
-        lock(&self.0).spare = Some((address, spare));
+        lock(&self.state).spare = Some((address, spare));
         writer.objects().set_spare(spare);
     }
 }

@@ -145,7 +145,7 @@ impl RsShmSink {
         }
         let writer = Arc::new(writer);
         self.counters.reset();
-        self.descriptors.reset();
+        self.descriptors.reset(settings.descriptors);
         *lock(&self.stream) = Stream::default();
         self.keyframes.reset();
         self.set_delay(0);
@@ -316,14 +316,17 @@ impl RsShmSink {
         metadata: &[u8],
         info: Option<&VideoInfo>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (policy, options) = {
-            let settings = lock(&self.settings);
-            (settings.descriptors, settings.writer)
+        let parts = if self.descriptors.may_concern(buffer) {
+            let (policy, options) = {
+                let settings = lock(&self.settings);
+                (settings.descriptors, settings.writer)
+            };
+            self.descriptors
+                .prepare(writer, policy, options, buffer, info)
+                .map_err(|error| self.fail(&error))?
+        } else {
+            None
         };
-        let parts = self
-            .descriptors
-            .prepare(writer, policy, options, buffer, info)
-            .map_err(|error| self.fail(&error))?;
         let mut wait_began = None;
         let mut is_discont = false;
         loop {
