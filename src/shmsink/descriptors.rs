@@ -37,9 +37,10 @@ pub(super) struct Part {
 pub(super) struct Descriptors {
     state: Mutex<State>,
     /// Whether even a buffer without a descriptor has to be looked at: frames go by descriptor, may do so again soon, or
-    /// must do so.
+    /// must do so, or the property has changed.
     ///
-    /// Relaxed: only the streaming thread uses this value while frames flow.
+    /// Acquire: `may_concern` takes the value before the property is read. Release: the value is stored after the property
+    /// was changed. So the frame after a change is looked at.
     is_due: AtomicBool,
 }
 
@@ -71,13 +72,19 @@ impl Descriptors {
     /// Forgets everything, because another channel begins.
     pub(super) fn reset(&self, policy: Policy) {
         *lock(&self.state) = State::default();
-        self.is_due.store(policy == Policy::Always, Ordering::Relaxed);
+        self.is_due.store(policy == Policy::Always, Ordering::Release);
+    }
+
+    /// Looks at the next frame in any case.
+    pub(super) fn look_again(&self) {
+        self.is_due.store(true, Ordering::Release);
     }
 
     /// Whether [`prepare`](Self::prepare) has to look at the frame in `buffer`. If not, the frame is in a slot or is copied,
     /// as the frame before. The frames of most channels cost only this question.
     pub(super) fn may_concern(&self, buffer: &gst::BufferRef) -> bool {
-        self.is_due.load(Ordering::Relaxed) || buffer.n_memory() > 0 && memory::has_descriptor(buffer.peek_memory(0))
+        self.is_due.swap(false, Ordering::Acquire)
+            || buffer.n_memory() > 0 && memory::has_descriptor(buffer.peek_memory(0))
     }
 
     /// The parts of a frame that goes by descriptor; `None` if the frame is copied or is in a slot. The writer gets the
@@ -104,8 +111,9 @@ impl Descriptors {
         let caps = {
             let mut state = lock(&self.state);
             let caps = state.note_frame(parts.is_some());
-            let is_due = policy == Policy::Always || state.uses_objects || state.frames_until_return > 0;
-            self.is_due.store(is_due, Ordering::Relaxed);
+            if policy == Policy::Always || state.uses_objects || state.frames_until_return > 0 {
+                self.look_again();
+            }
             caps
         };
         if let Some(caps) = caps {

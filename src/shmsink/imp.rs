@@ -520,7 +520,7 @@ impl ObjectImpl for RsShmSink {
         let name = pspec.name();
         let effect = lock(&self.settings).set(name, value);
         match effect {
-            Effect::AtOnce => {}
+            Effect::AtOnce => self.descriptors.look_again(),
             Effect::AtStart => {
                 if lock(&self.session).is_some() {
                     gst::warning!(CAT, imp = self, "{name} takes effect at the next start");
