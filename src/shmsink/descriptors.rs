@@ -2,10 +2,7 @@
 
 //! Frames by descriptor: if a buffer's memory is a dmabuf or a memfd, readers get its descriptor, and nothing is copied.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Mutex;
 
 use gst::prelude::*;
 use gst_allocators::FdMemory;
@@ -34,15 +31,7 @@ pub(super) struct Part {
 
 /// Whether frames go by descriptor, and the caps for both ways.
 #[derive(Debug, Default)]
-pub(super) struct Descriptors {
-    state: Mutex<State>,
-    /// Whether even a buffer without a descriptor has to be looked at: frames go by descriptor, may do so again soon, or
-    /// must do so, or the property has changed.
-    ///
-    /// Acquire: `may_concern` takes the value before the property is read. Release: the value is stored after the property
-    /// was changed. So the frame after a change is looked at.
-    is_due: AtomicBool,
-}
+pub(super) struct Descriptors(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -58,7 +47,7 @@ struct State {
 impl Descriptors {
     /// Records the caps of the next frames. `slots` are the caps of frames in slots.
     pub(super) fn set_caps(&self, slots: Caps, text: &str) -> Caps {
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.0);
         let objects = Caps::objects(text);
         let current = if state.uses_objects {
             objects.clone()
@@ -70,21 +59,8 @@ impl Descriptors {
     }
 
     /// Forgets everything, because another channel begins.
-    pub(super) fn reset(&self, policy: Policy) {
-        *lock(&self.state) = State::default();
-        self.is_due.store(policy == Policy::Always, Ordering::Release);
-    }
-
-    /// Looks at the next frame in any case.
-    pub(super) fn look_again(&self) {
-        self.is_due.store(true, Ordering::Release);
-    }
-
-    /// Whether [`prepare`](Self::prepare) has to look at the frame in `buffer`. If not, the frame is in a slot or is copied,
-    /// as the frame before. The frames of most channels cost only this question.
-    pub(super) fn may_concern(&self, buffer: &gst::BufferRef) -> bool {
-        self.is_due.swap(false, Ordering::Acquire)
-            || buffer.n_memory() > 0 && memory::has_descriptor(buffer.peek_memory(0))
+    pub(super) fn reset(&self) {
+        *lock(&self.0) = State::default();
     }
 
     /// The parts of a frame that goes by descriptor; `None` if the frame is copied or is in a slot. The writer gets the
@@ -108,18 +84,10 @@ impl Descriptors {
                     .to_owned(),
             })?),
         };
-        let caps = {
-            let mut state = lock(&self.state);
-            let caps = state.note_frame(parts.is_some());
-            if policy == Policy::Always || state.uses_objects || state.frames_until_return > 0 {
-                self.look_again();
-            }
-            caps
-        };
-        if let Some(caps) = caps {
+        if let Some(caps) = lock(&self.0).note_frame(parts.is_some()) {
             writer.set_caps(caps)?;
         }
-        let Some(parts) = parts.filter(|_| lock(&self.state).uses_objects) else {
+        let Some(parts) = parts.filter(|_| lock(&self.0).uses_objects) else {
             return Ok(None);
         };
         self.update_spare(writer, buffer);
@@ -130,7 +98,7 @@ impl Descriptors {
     fn update_spare(&self, writer: &Writer, buffer: &gst::BufferRef) {
         let pool = memory::pool_of(buffer);
         let address = pool.as_ref().map_or(0, |pool| ObjectType::as_ptr(pool).addr());
-        if lock(&self.state).spare.is_some_and(|(known, _)| known == address) {
+        if lock(&self.0).spare.is_some_and(|(known, _)| known == address) {
             return;
         }
         let largest_size = |pool: &gst::BufferPool| pool.config().params().map_or(0, |(_, _, _, largest)| largest);
@@ -139,7 +107,7 @@ impl Descriptors {
             Some(0) => SPARE_OF_UNLIMITED_POOL,
             Some(size) => size.saturating_sub(SOURCE_BUFFERS).max(2),
         };
-        lock(&self.state).spare = Some((address, spare));
+        lock(&self.0).spare = Some((address, spare));
         writer.objects().set_spare(spare);
     }
 }

@@ -145,7 +145,7 @@ impl RsShmSink {
         }
         let writer = Arc::new(writer);
         self.counters.reset();
-        self.descriptors.reset(settings.descriptors);
+        self.descriptors.reset();
         *lock(&self.stream) = Stream::default();
         self.keyframes.reset();
         self.set_delay(0);
@@ -316,17 +316,14 @@ impl RsShmSink {
         metadata: &[u8],
         info: Option<&VideoInfo>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let parts = if self.descriptors.may_concern(buffer) {
-            let (policy, options) = {
-                let settings = lock(&self.settings);
-                (settings.descriptors, settings.writer)
-            };
-            self.descriptors
-                .prepare(writer, policy, options, buffer, info)
-                .map_err(|error| self.fail(&error))?
-        } else {
-            None
+        let (policy, options) = {
+            let settings = lock(&self.settings);
+            (settings.descriptors, settings.writer)
         };
+        let parts = self
+            .descriptors
+            .prepare(writer, policy, options, buffer, info)
+            .map_err(|error| self.fail(&error))?;
         let mut wait_began = None;
         let mut is_discont = false;
         loop {
@@ -520,7 +517,7 @@ impl ObjectImpl for RsShmSink {
         let name = pspec.name();
         let effect = lock(&self.settings).set(name, value);
         match effect {
-            Effect::AtOnce => self.descriptors.look_again(),
+            Effect::AtOnce => {}
             Effect::AtStart => {
                 if lock(&self.session).is_some() {
                     gst::warning!(CAT, imp = self, "{name} takes effect at the next start");
