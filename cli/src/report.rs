@@ -149,6 +149,7 @@ pub(crate) struct Options {
     pub(crate) messages: bool,
     /// Whether several small frames share a slot.
     pub(crate) runs: bool,
+    pub(crate) objects: bool,
 }
 
 /// A reader of a channel.
@@ -315,6 +316,7 @@ impl Report {
                 history: header.history,
                 messages: header.message_count > 0,
                 runs: header.flags & flags::RUNS != 0,
+                objects: header.flags & flags::OBJECTS != 0,
             }),
             reader_count: Some(readers.len()),
             readers,

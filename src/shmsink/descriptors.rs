@@ -2,7 +2,10 @@
 
 //! Frames by descriptor: if a buffer's memory is a dmabuf or a memfd, readers get its descriptor, and nothing is copied.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use gst::prelude::*;
 use gst_allocators::FdMemory;
@@ -31,10 +34,15 @@ pub(super) struct Part {
 
 /// Whether frames go by descriptor, and the caps for both ways.
 #[derive(Debug, Default)]
-pub(super) struct Descriptors(Mutex<State>);
+pub(super) struct Descriptors {
+    state: Mutex<State>,
+    /// Whether a frame without a descriptor matters. If not, most frames cost no lock here.
+    is_active: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct State {
+    policy: Policy,
     /// The caps of frames in slots, and of frames by descriptor; `None` before the first caps.
     caps: Option<(Caps, Caps)>,
     uses_objects: bool,
@@ -47,7 +55,7 @@ struct State {
 impl Descriptors {
     /// Records the caps of the next frames. `slots` are the caps of frames in slots.
     pub(super) fn set_caps(&self, slots: Caps, text: &str) -> Caps {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         let objects = Caps::objects(text);
         let current = if state.uses_objects {
             objects.clone()
@@ -58,9 +66,31 @@ impl Descriptors {
         current
     }
 
-    /// Forgets everything, because another channel begins.
-    pub(super) fn reset(&self) {
-        *lock(&self.0) = State::default();
+    /// Forgets everything, because another channel begins. From here on, frames go by descriptor as `policy` says.
+    pub(super) fn reset(&self, policy: Policy) {
+        *lock(&self.state) = State::default();
+        self.set_policy(policy);
+    }
+
+    /// Sets which frames go by descriptor.
+    pub(super) fn set_policy(&self, policy: Policy) {
+        let mut state = lock(&self.state);
+        state.policy = policy;
+        self.note_activity(&state);
+    }
+
+    fn note_activity(&self, state: &State) {
+        let is_active = state.policy == Policy::Always || state.uses_objects || state.frames_until_return > 0;
+        // Relaxed: the lock of the state orders the stores. A frame that meets a change of the policy may follow the
+        // former one.
+        self.is_active.store(is_active, Ordering::Relaxed);
+    }
+
+    /// Whether `buffer` has nothing to do with descriptors.
+    pub(super) fn are_irrelevant_for(&self, buffer: &gst::BufferRef) -> bool {
+        // Relaxed: as in `note_activity`.
+        !self.is_active.load(Ordering::Relaxed)
+            && (buffer.n_memory() == 0 || buffer.peek_memory(0).downcast_memory_ref::<FdMemory>().is_none())
     }
 
     /// The parts of a frame that goes by descriptor; `None` if the frame is copied or is in a slot. The writer gets the
@@ -68,11 +98,11 @@ impl Descriptors {
     pub(super) fn prepare(
         &self,
         writer: &Writer,
-        policy: Policy,
         options: WriterOptions,
         buffer: &gst::BufferRef,
         info: Option<&VideoInfo>,
     ) -> Result<Option<Vec<Part>>, Error> {
+        let policy = lock(&self.state).policy;
         let parts = match policy {
             Policy::Never => None,
             Policy::Auto if has_observers(options) => None,
@@ -84,10 +114,16 @@ impl Descriptors {
                     .to_owned(),
             })?),
         };
-        if let Some(caps) = lock(&self.0).note_frame(parts.is_some()) {
+        let change = {
+            let mut state = lock(&self.state);
+            let change = state.note_frame(parts.is_some());
+            self.note_activity(&state);
+            change
+        };
+        if let Some(caps) = change {
             writer.set_caps(caps)?;
         }
-        let Some(parts) = parts.filter(|_| lock(&self.0).uses_objects) else {
+        let Some(parts) = parts.filter(|_| lock(&self.state).uses_objects) else {
             return Ok(None);
         };
         self.update_spare(writer, buffer);
@@ -98,7 +134,7 @@ impl Descriptors {
     fn update_spare(&self, writer: &Writer, buffer: &gst::BufferRef) {
         let pool = memory::pool_of(buffer);
         let address = pool.as_ref().map_or(0, |pool| ObjectType::as_ptr(pool).addr());
-        if lock(&self.0).spare.is_some_and(|(known, _)| known == address) {
+        if lock(&self.state).spare.is_some_and(|(known, _)| known == address) {
             return;
         }
         let largest_size = |pool: &gst::BufferPool| pool.config().params().map_or(0, |(_, _, _, largest)| largest);
@@ -107,7 +143,7 @@ impl Descriptors {
             Some(0) => SPARE_OF_UNLIMITED_POOL,
             Some(size) => size.saturating_sub(SOURCE_BUFFERS).max(2),
         };
-        lock(&self.0).spare = Some((address, spare));
+        lock(&self.state).spare = Some((address, spare));
         writer.objects().set_spare(spare);
     }
 }

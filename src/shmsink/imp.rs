@@ -145,7 +145,7 @@ impl RsShmSink {
         }
         let writer = Arc::new(writer);
         self.counters.reset();
-        self.descriptors.reset();
+        self.descriptors.reset(settings.descriptors);
         *lock(&self.stream) = Stream::default();
         self.keyframes.reset();
         self.set_delay(0);
@@ -316,14 +316,14 @@ impl RsShmSink {
         metadata: &[u8],
         info: Option<&VideoInfo>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (policy, options) = {
-            let settings = lock(&self.settings);
-            (settings.descriptors, settings.writer)
+        let parts = if self.descriptors.are_irrelevant_for(buffer) {
+            None
+        } else {
+            let options = lock(&self.settings).writer;
+            self.descriptors
+                .prepare(writer, options, buffer, info)
+                .map_err(|error| self.fail(&error))?
         };
-        let parts = self
-            .descriptors
-            .prepare(writer, policy, options, buffer, info)
-            .map_err(|error| self.fail(&error))?;
         let mut wait_began = None;
         let mut is_discont = false;
         loop {
@@ -515,7 +515,13 @@ impl ObjectImpl for RsShmSink {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let name = pspec.name();
-        let effect = lock(&self.settings).set(name, value);
+        let (effect, policy) = {
+            let mut settings = lock(&self.settings);
+            (settings.set(name, value), settings.descriptors)
+        };
+        if name == "descriptors" {
+            self.descriptors.set_policy(policy);
+        }
         match effect {
             Effect::AtOnce => {}
             Effect::AtStart => {

@@ -84,7 +84,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:channel:
          *
-         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem.". If this
+         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem." or "fds.". If this
          * property is unset, the element's name is used.
          *
          * Since: 0.1

@@ -128,6 +128,7 @@ fn text(output: &mut Output, report: &Report) -> Result<(), Failure> {
         ];
         words.extend(options.messages.then(|| "takes messages".to_owned()));
         words.extend(options.runs.then(|| "small frames share slots".to_owned()));
+        words.extend(options.objects.then(|| "frames are passed on by descriptor".to_owned()));
         output.line(format!("  options    {}", words.join(", ")))?;
     }
     readers(output, report)?;

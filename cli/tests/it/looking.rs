@@ -336,3 +336,43 @@ fn metrics_are_openmetrics() {
             .contains(&format!("rsshm_up{{{labels}}} 0"))
     );
 }
+
+/// The frames of this channel are in memory outside the segment. The commands show this, and read the frames.
+#[test]
+fn channel_of_objects_is_shown_and_read() {
+    use std::os::fd::AsFd;
+
+    use rsshm_channel::{Caps, FrameDescriptor, ObjectPart, Writer, WriterOptions};
+
+    let channel = Channel::new();
+    let writer = Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
+    let caps = "video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1";
+    writer.set_caps(Caps::objects(caps)).unwrap();
+    let path = format!("/dev/shm/.rsshm-test-objects-{}", std::process::id());
+    let memory = File::options()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    fs::remove_file(path).unwrap();
+    memory.write_all_at(&[77; 64 * 64], 0).unwrap();
+    let object = writer.objects().register(memory.as_fd()).unwrap();
+    let part = ObjectPart::new(&object, 0, 64 * 64);
+    let published = writer
+        .objects()
+        .publish(&[part], FrameDescriptor::default(), &[], Box::new(()));
+    assert_eq!(published, Ok(Some(1)));
+    let report = info(&channel);
+    assert_eq!(
+        (&report["options"]["objects"], &report["newest_bytes"]),
+        (&true.into(), &4096.into())
+    );
+    let text = run(&format!("info {}", channel.0)).expect(0);
+    assert!(text.stdout.contains("by descriptor"), "{}", text.stdout);
+    let picture = format!("/tmp/rsshm-test-objects-{}.raw", std::process::id());
+    run(&format!("snapshot {} -o {picture}", channel.0)).expect(0);
+    let bytes = fs::read(&picture).unwrap();
+    fs::remove_file(picture).unwrap();
+    assert!(bytes.windows(64).any(|row| row.iter().all(|pixel| *pixel == 77)));
+}

@@ -6,7 +6,10 @@
 use std::{
     fs::File,
     io::IoSlice,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::fs::FileExt,
+    },
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -187,6 +190,67 @@ proptest! {
         prop_assert!(reply.status == expected, "{request:?} {reply:?}");
         if expected == object_status::OK {
             prop_assert!((reply.object, reply.size, reply.kind) == (object, SIZE as u64, object_kind::MEMFD));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Another process writes any table of references into the slot. The reader misses the frame or delivers bytes that
+    /// are inside the memory, and never crashes.
+    #[test]
+    fn any_table_in_the_slot_is_checked(
+        count in proptest::prop_oneof![any::<u32>(), 0u32..6],
+        object in proptest::prop_oneof![any::<u64>(), (0u64..4).prop_map(|id| id)],
+        kind in 0u32..4,
+        offset in proptest::prop_oneof![any::<u64>(), (0u64..2 * SIZE as u64).prop_map(|offset| offset)],
+        size in proptest::prop_oneof![any::<u64>(), (0u64..2 * SIZE as u64).prop_map(|size| size)],
+        accepts in any::<bool>(),
+    ) {
+        let channel = Channel::new();
+        let writer = object_writer(channel.as_str(), slots(0), 6);
+        let pool = Pool::new(&writer, 8);
+        assert!(pool.publish(&writer, 1));
+        let segment = File::options().read(true).write(true).open(channel.segment()).unwrap();
+        let mut header = rsshm_channel::layout::Header::default();
+        segment.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).unwrap();
+        // One of the slots has the frame. All of them get the table, and the descriptor gets its size.
+        for slot in 0..4 {
+            let table = header.slots_offset + slot * header.slot_size;
+            let record = header.descriptors_offset + slot * u64::from(header.descriptor_stride);
+            segment.write_all_at(&count.to_ne_bytes(), table).unwrap();
+            for reference in 0..4 {
+                let at = table + 8 + reference * 32;
+                for (field, value) in [(0, object), (8, offset), (16, size)] {
+                    segment.write_all_at(&value.to_ne_bytes(), at + field).unwrap();
+                }
+                segment.write_all_at(&kind.to_ne_bytes(), at + 24).unwrap();
+            }
+            let total = size.wrapping_mul(u64::from(count));
+            segment.write_all_at(&total.to_ne_bytes(), record + 24 + 48).unwrap();
+        }
+        let mut reader = channel.reader();
+        let mut copy = Vec::new();
+        let limits = accepting().accepts_objects(accepts);
+        let end = offset.checked_add(size);
+        let is_valid = (1..=4).contains(&count)
+            && (1..=8).contains(&object)
+            && kind == object_kind::MEMFD
+            && size > 0
+            && end.is_some_and(|end| end <= SIZE as u64);
+        let (duration, next) = timed(|| reader.next(&mut copy, limits, Some(Duration::from_millis(10))));
+        prop_assert!(duration < 3 * SECOND);
+        match next {
+            Ok(Next::Frame(frame)) => {
+                prop_assert!(is_valid, "{:?}", frame.descriptor);
+                prop_assert!(frame.descriptor.size == size * u64::from(count));
+                for part in frame.objects() {
+                    prop_assert!(part.offset() + part.size() <= part.object().size());
+                }
+            }
+            Ok(other) => prop_assert!(!is_valid && matches!(other, Next::TimedOut), "{other:?}"),
+            Err(error) => prop_assert!(matches!(error, rsshm_channel::Error::NoMemory { .. }), "{error}"),
         }
     }
 }
