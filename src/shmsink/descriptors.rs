@@ -90,7 +90,7 @@ impl Descriptors {
     pub(super) fn are_irrelevant_for(&self, buffer: &gst::BufferRef) -> bool {
         // Relaxed: as in `note_activity`.
         !self.is_active.load(Ordering::Relaxed)
-            && (buffer.n_memory() == 0 || buffer.peek_memory(0).downcast_memory_ref::<FdMemory>().is_none())
+            && (buffer.n_memory() == 0 || !memory::has_descriptor(buffer.peek_memory(0)))
     }
 
     /// The parts of a frame that goes by descriptor; `None` if the frame is copied or is in a slot. The writer gets the
