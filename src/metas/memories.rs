@@ -43,7 +43,8 @@ pub(super) fn decode(input: &mut Input) -> Option<()> {
         end = end.checked_add(size)?;
     }
     // A frame by descriptor has its memories already.
-    if buffer.n_memory() == count
+    if count >= 2
+        && buffer.n_memory() == count
         && buffer
             .iter_memories()
             .map(gst::MemoryRef::size)
