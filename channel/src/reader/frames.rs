@@ -235,22 +235,12 @@ fn get_frame(
     if let Some(objects) = &attachment.objects {
         return take_objects(attachment, objects, location, target, limits);
     }
-    let quota = attachment.quota();
-    let held = attachment.held();
-    let pinned = if held < quota {
-        PinnedFrame::pin(attachment, location)
-    } else {
-        Err(Refused)
-    };
+    let (pinned, may_hold) = PinnedFrame::pin_within_quota(attachment, location, limits);
     let mut target = CheckedTarget::new(target);
     let is_small = |frame: &PinnedFrame| attachment.segment.has_runs() && frame.as_ref().len() <= MAX_COPIED_SIZE;
     let result = match pinned {
         Ok(None) => None,
-        // The last pin of the quota is reserved for copies, so that a reader that holds frames can still read further
-        // ones.
-        Ok(Some((frame, info))) if held < limits.max_held.min(quota - 1) && !is_small(&frame) => {
-            Some((info, FrameData::InPlace(frame)))
-        }
+        Ok(Some((frame, info))) if may_hold && !is_small(&frame) => Some((info, FrameData::InPlace(frame))),
         Ok(Some((frame, info))) => target.prepare(frame.as_ref().len()).map(|memory| {
             copy_in_halves(frame.as_ref(), memory);
             (info, FrameData::Copied)

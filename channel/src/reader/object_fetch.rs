@@ -139,7 +139,7 @@ pub(super) fn fetch(
             Err(errno) => return Err(errno.into()),
         }
     };
-    // Whoever may write to the directory can put a socket under the name.
+    // A program that may write to the directory can put a socket under the name.
     if socket::peer_user(&connection)? != fstat(&segment.file)?.st_uid {
         return Err(ObjectFault::ForeignSocket.into());
     }

@@ -26,18 +26,12 @@ pub(super) fn take_objects(
     target: &mut dyn CopyTarget,
     limits: ReadLimits,
 ) -> Result<Option<(FrameInfo, FrameData)>, TakeFailure> {
-    let quota = attachment.quota();
-    let held = attachment.held();
-    let pinned = if held < quota {
-        PinnedFrame::pin(attachment, location)
-    } else {
-        Err(Refused)
-    };
+    let (pinned, may_hold) = PinnedFrame::pin_within_quota(attachment, location, limits);
     let mut target = CheckedTarget::new(target);
     let result = match pinned {
         Ok(None) => Ok(None),
         Ok(Some((frame, info))) => {
-            let is_in_place = limits.accepts_objects && held < limits.max_held.min(quota - 1);
+            let is_in_place = limits.accepts_objects && may_hold;
             take_pinned(attachment, objects, frame, info, is_in_place, &mut target)
         }
         Err(Refused) => attachment

@@ -8,6 +8,7 @@ use bytemuck::Zeroable;
 
 use super::{
     attachment::{Attachment, FrameInfo},
+    options::ReadLimits,
     runs::FrameLocation,
 };
 use crate::protocol::{
@@ -55,6 +56,23 @@ impl PinnedFrame {
             PinResult::Gone => Ok(None),
             PinResult::Refused => Err(Refused),
         }
+    }
+
+    /// Pins a frame if the quota has a pin left. Also returns whether the reader may hold the frame: the last pin of the
+    /// quota is reserved for copies, so that a reader that holds frames can still read further ones.
+    pub(super) fn pin_within_quota(
+        attachment: &Arc<Attachment>,
+        location: FrameLocation,
+        limits: ReadLimits,
+    ) -> (Result<Option<(Self, FrameInfo)>, Refused>, bool) {
+        let quota = attachment.quota();
+        let held = attachment.held();
+        let pinned = if held < quota {
+            Self::pin(attachment, location)
+        } else {
+            Err(Refused)
+        };
+        (pinned, held < limits.max_held.min(quota.saturating_sub(1)))
     }
 
     /// The frame whose slot is pinned; `None` if its descriptor is invalid.

@@ -108,26 +108,31 @@ fn unsuitable_directory_is_error_that_says_what_to_do() {
     }
 }
 
+/// The command of `role` in namespaces of its own, after a script of the shell that mounts something there.
+fn after_mount(wrapper: &[&str], script: &str, role: &Command) -> Command {
+    let mut command = Command::new(wrapper[0]);
+    command
+        .args(&wrapper[1..])
+        .args(["sh", "-c", script, "sh"])
+        .arg(role.get_program())
+        .args(role.get_args())
+        .envs(role.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
 #[test]
 fn other_file_systems_are_refused_by_name() {
     for kind in ["ramfs", "hugetlbfs"] {
         let Some(wrapper) = unshared(&OWN_MOUNTS) else {
             skip!("no mount namespace");
         };
-        let mut mounted = Command::new(wrapper[0]);
         let script = format!("mount -t {kind} {kind} /mnt || exit 77; exec \"$@\"");
         let role = with(
             "/mnt",
             "directory/refused",
             &[&format!("/mnt is not a tmpfs, but {kind}")],
         );
-        mounted
-            .args(&wrapper[1..])
-            .args(["sh", "-c", &script, "sh"])
-            .arg(role.get_program())
-            .args(role.get_args())
-            .envs(role.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let mut process = Process::start(mounted);
+        let mut process = Process::start(after_mount(&wrapper, &script, &role));
         if process.wait().code() == Some(77) {
             skip!("{kind} cannot be mounted");
         }
@@ -335,12 +340,5 @@ fn full_directory_is_error_that_names_it() {
     assert!(Path::new("/mnt").is_dir());
     let script = format!("mount -t tmpfs -o size={SMALL} tmpfs /mnt && exec \"$@\"");
     let role = with("/mnt", "directory/too small", &["/mnt"]);
-    let mut mounted = Command::new(wrapper[0]);
-    mounted
-        .args(&wrapper[1..])
-        .args(["sh", "-c", &script, "sh"])
-        .arg(role.get_program())
-        .args(role.get_args())
-        .envs(role.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    Process::start(mounted).wait_ok();
+    Process::start(after_mount(&wrapper, &script, &role)).wait_ok();
 }

@@ -86,8 +86,8 @@ impl<'a> Objects<'a> {
     }
 
     /// Sets how many buffers upstream can spare: how many frames may be out when [`publish`](Self::publish) returns. One
-    /// more may be out for a moment, while the service gives it back. At least the newest frame is always out. If readers hold so many frames that the limit is near, they copy the next
-    /// frames, or miss them.
+    /// more may be out for a moment, while the service gives it back. At least the newest frame is always out. If readers
+    /// hold so many frames that the limit is near, they copy the next frames, or miss them.
     ///
     /// With less than 3, readers copy each frame. The default is 4.
     pub fn set_spare(self, frames: u32) {

@@ -712,7 +712,7 @@ fn reader_as_nobody(channel: &str) {
 #[test]
 fn other_users_need_permission_for_objects() {
     need_root!("another user's process");
-    // Whoever may only observe must not get the memory itself. The error says how to permit it.
+    // A user who may only observe must not get the memory itself. The error says how to permit it.
     let channel = Channel::new();
     let writer = object_writer(channel.as_str(), slots(0).perms(0o644), 6);
     let pool = Pool::new(&writer, 4);
