@@ -67,10 +67,10 @@ impl ClockOffset {
             let clock = unsafe { (*element.as_ptr()).clock };
             let is_known = self.clock.as_ref().is_some_and(|state| state.clock.as_ptr() == clock);
             // The known clock needs no other reference, because its state has one.
-            // SAFETY: the element holds a reference to its clock as long as the lock is held.
             let other: Option<gst::Clock> = if is_known {
                 None
             } else {
+                // SAFETY: the pointer is null or valid, because the element holds a reference as long as the lock is held.
                 unsafe { from_glib_none(clock) }
             };
             if !is_known && other.is_none() {
