@@ -69,6 +69,10 @@ impl LeftOut {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Missing> {
         self.0.iter()
     }

@@ -26,32 +26,47 @@ use crate::sync::lock;
 /// The memory type of all memories that `gst::Memory::from_slice` and `from_mut_slice` make. Slots have this type.
 const WRAPPED: &gst::glib::GStr = gst::glib::gstr!("RustGlobalAllocatorMemory");
 
-/// Whether `memory` can be a slot or a part of one.
-pub(crate) fn may_be_slot(memory: &gst::MemoryRef) -> bool {
-    memory.is_type(WRAPPED)
+/// What the memory of an allocator can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A slot or a part of one.
+    Wrapped,
+    /// Memory with a descriptor.
+    WithDescriptor,
+    Other,
 }
 
-/// The type of the allocator that was last found to make memory without descriptors. GLib never uses the number of a type
+/// The type of the allocator whose memory was last found to be of [`Kind::Other`]. GLib never uses the number of a type
 /// again.
 ///
 /// Relaxed: the number stands alone.
-static WITHOUT_DESCRIPTOR: AtomicUsize = AtomicUsize::new(0);
+static OTHER: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether `memory` has a descriptor. Asking GStreamer takes about a hundred instructions, so this function remembers the
-/// usual answer.
-pub(crate) fn has_descriptor(memory: &gst::MemoryRef) -> bool {
+/// What `memory` can be. Asking GStreamer takes about a hundred instructions, so this function remembers the usual answer.
+pub(crate) fn kind(memory: &gst::MemoryRef) -> Kind {
     let Some(allocator) = memory.allocator() else {
-        return false;
+        return Kind::Other;
     };
-    let kind = allocator.type_();
-    if WITHOUT_DESCRIPTOR.load(Ordering::Relaxed) == kind.into_glib() {
-        return false;
+    let allocator = allocator.type_();
+    if OTHER.load(Ordering::Relaxed) == allocator.into_glib() {
+        return Kind::Other;
     }
-    let has_descriptor = kind.is_a(FdAllocator::static_type());
-    if !has_descriptor {
-        WITHOUT_DESCRIPTOR.store(kind.into_glib(), Ordering::Relaxed);
+    if memory.is_type(WRAPPED) {
+        return Kind::Wrapped;
     }
-    has_descriptor
+    if allocator.is_a(FdAllocator::static_type()) {
+        return Kind::WithDescriptor;
+    }
+    OTHER.store(allocator.into_glib(), Ordering::Relaxed);
+    Kind::Other
+}
+
+/// What the first memory of `buffer` can be.
+pub(crate) fn kind_of_first(buffer: &gst::BufferRef) -> Kind {
+    if buffer.n_memory() == 0 {
+        return Kind::Other;
+    }
+    kind(buffer.peek_memory(0))
 }
 
 /// Marks `memory` and its parents as read-only, so that mapping a buffer with this memory for writing makes a copy.

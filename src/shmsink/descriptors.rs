@@ -13,7 +13,11 @@ use gst_video::VideoInfo;
 use rsshm_channel::{Caps, Error, Object, Writer, WriterOptions, layout::MAX_REFERENCES};
 
 use super::Descriptors as Policy;
-use crate::{memory, planes::Planes, sync::lock};
+use crate::{
+    memory::{self, Kind},
+    planes::Planes,
+    sync::lock,
+};
 
 /// After a frame that could not go by descriptor, so many frames in a row must be able to before the channel goes on with
 /// descriptors. A source that copies its buffers when it has few of them would otherwise cause two segments each time.
@@ -86,11 +90,10 @@ impl Descriptors {
         self.is_active.store(is_active, Ordering::Relaxed);
     }
 
-    /// Whether `buffer` has nothing to do with descriptors.
-    pub(super) fn are_irrelevant_for(&self, buffer: &gst::BufferRef) -> bool {
+    /// Whether a buffer whose first memory is of this kind has nothing to do with descriptors.
+    pub(super) fn are_irrelevant_for(&self, kind: Kind) -> bool {
         // Relaxed: as in `note_activity`.
-        !self.is_active.load(Ordering::Relaxed)
-            && (buffer.n_memory() == 0 || !memory::has_descriptor(buffer.peek_memory(0)))
+        !self.is_active.load(Ordering::Relaxed) && kind != Kind::WithDescriptor
     }
 
     /// The parts of a frame that goes by descriptor; `None` if the frame is copied or is in a slot. The writer gets the

@@ -36,7 +36,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
 use gst_video::VideoInfo;
-use rsshm_channel::{Caps, Error, ServiceThread, Writer};
+use rsshm_channel::{Caps, Error, FrameDescriptor, ServiceThread, Writer};
 
 use super::{
     CAT,
@@ -58,7 +58,7 @@ use crate::{
     caps, element, error,
     events::{self, EncodedEvent},
     left_out::{Kind, LeftOut},
-    metas, pipeline,
+    memory, metas, pipeline,
     shmsrc::RsShmSrc,
     sync::lock,
     uri,
@@ -242,7 +242,7 @@ impl RsShmSink {
         wait_began: &mut Option<gst::ClockTime>,
     ) -> Result<bool, gst::FlowError> {
         let is_wanted = || lock(&self.settings).wait_for_connection;
-        if !is_wanted() || self.clients.get() > 0 || self.ending.is_near() {
+        if self.clients.get() > 0 || self.ending.is_near() || !is_wanted() {
             return Ok(true);
         }
         if wait_began.is_none() {
@@ -316,7 +316,8 @@ impl RsShmSink {
         metadata: &[u8],
         info: Option<&VideoInfo>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let parts = if self.descriptors.are_irrelevant_for(buffer) {
+        let kind = memory::kind_of_first(buffer);
+        let parts = if self.descriptors.are_irrelevant_for(kind) {
             None
         } else {
             let options = lock(&self.settings).writer;
@@ -328,14 +329,11 @@ impl RsShmSink {
         let mut is_discont = false;
         loop {
             let outcome = if self.wait_for_connection(writer, buffer, info, &mut wait_began)? {
-                self.publish_held_events(writer);
-                let delay_ns = self.pacing.delay_ns();
-                let conversion = &self.keyframes.conversion;
-                let descriptor =
-                    lock(&self.stream).describe(self.obj().upcast_ref(), buffer, position, delay_ns, conversion);
+                let descriptor = self.describe(writer, buffer, position);
                 is_discont = descriptor.flags & gst::BufferFlags::DISCONT.bits() != 0;
                 let frame = Frame {
                     buffer,
+                    kind,
                     descriptor,
                     metadata,
                     info,
@@ -365,6 +363,24 @@ impl RsShmSink {
                 }
             };
         }
+    }
+
+    /// Publishes the events that were held, and describes the frame after them.
+    fn describe(&self, writer: &Writer, buffer: &gst::BufferRef, position: Position) -> FrameDescriptor {
+        let mut stream = lock(&self.stream);
+        if stream.has_held_events() {
+            drop(stream);
+            self.publish_held_events(writer);
+            stream = lock(&self.stream);
+        }
+        let conversion = &self.keyframes.conversion;
+        stream.describe(
+            self.obj().upcast_ref(),
+            buffer,
+            position,
+            self.pacing.delay_ns(),
+            conversion,
+        )
     }
 
     /// Posts the reason why a frame cannot be published.
@@ -427,6 +443,14 @@ impl RsShmSink {
 
     /// Counts metas or events that were not sent. Posts a warning about the first one of each name.
     fn count_left_out(&self, kind: Kind, left_out: &LeftOut) {
+        if left_out.is_empty() {
+            return;
+        }
+        self.count_missing(kind, left_out);
+    }
+
+    #[cold]
+    fn count_missing(&self, kind: Kind, left_out: &LeftOut) {
         let (counters, what, document) = match kind {
             Kind::Metas => (&self.counters.metas_left_out, "metas", "METAS.md"),
             Kind::Events => (&self.counters.events_left_out, "events", "TIME.md"),

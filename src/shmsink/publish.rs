@@ -9,12 +9,18 @@ use super::{
     descriptors::Part,
     stats::{Counter, Counters},
 };
-use crate::{memory, metas, planes::Planes};
+use crate::{
+    memory::{self, Kind},
+    metas,
+    planes::Planes,
+};
 
 /// A frame to publish.
 #[derive(Clone, Copy)]
 pub(super) struct Frame<'a> {
     pub(super) buffer: &'a gst::Buffer,
+    /// What the first memory of the buffer can be.
+    pub(super) kind: Kind,
     pub(super) descriptor: FrameDescriptor,
     /// The encoded metas.
     pub(super) metadata: &'a [u8],
@@ -113,13 +119,10 @@ fn publish_objects(
 /// Publishes a buffer in place. Returns `false` if the buffer must be copied instead, for example because its memory is
 /// not a slot or was published before.
 fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError> {
-    if frame.buffer.n_memory() != 1 {
+    if frame.kind != Kind::Wrapped || frame.buffer.n_memory() != 1 {
         return Ok(false);
     }
     let memory = frame.buffer.peek_memory(0);
-    if !memory::may_be_slot(memory) {
-        return Ok(false);
-    }
     let Ok(map) = memory.map_readable() else {
         return Ok(false);
     };
@@ -171,30 +174,28 @@ fn publish_copy(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Ou
             Err(error) => return Err(error.into()),
         }
     }
-    copy_counter(writer, counters, buffer).add(1);
+    copy_counter(writer, counters, frame).add(1);
     Ok(Outcome::Published)
 }
 
-/// The counter for the reason why `buffer` was copied.
-fn copy_counter<'a>(writer: &Writer, counters: &'a Counters, buffer: &gst::BufferRef) -> &'a Counter {
-    if metas::no_slot::is_on(buffer) {
+/// The counter for the reason why `frame` was copied.
+fn copy_counter<'a>(writer: &Writer, counters: &'a Counters, frame: Frame) -> &'a Counter {
+    if metas::no_slot::is_on(frame.buffer) {
         &counters.copied_no_slot
-    } else if is_published_slot(writer, buffer) {
+    } else if frame.kind == Kind::Wrapped && is_published_slot(writer, frame.buffer) {
         &counters.copied_repeated
     } else {
         &counters.copied_foreign
     }
 }
 
-/// Whether the memory of `buffer` is a slot of the channel. If a buffer in a slot is copied, it has been published
+/// Whether the first memory of `buffer`, which has one, is a slot of the channel. If a buffer in a slot is copied, it has been published
 /// before.
 fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
-    buffer.n_memory() > 0
-        && memory::may_be_slot(buffer.peek_memory(0))
-        && buffer
-            .peek_memory(0)
-            .map_readable()
-            .is_ok_and(|map| writer.upstream().owns(map.as_slice()))
+    buffer
+        .peek_memory(0)
+        .map_readable()
+        .is_ok_and(|map| writer.upstream().owns(map.as_slice()))
 }
 
 /// Copies a buffer into a slot: row by row if the buffer's layout is not the default layout, otherwise one whole memory

@@ -13,7 +13,7 @@ use crate::{
     frame,
     left_out::{LeftOut, Reason},
     metas,
-    time::{self, ClockOffset, LastConversion, Times},
+    time::{self, ClockOffset, LastConversion, Origin, Times},
 };
 
 /// The maximum number of events that wait for the first reader: as many as the channel keeps.
@@ -167,9 +167,9 @@ impl Stream {
         let times = Times::of_buffer(buffer, &self.segment);
         let origin = self.origin(element, &times, delay_ns);
         if let Some(origin) = origin {
-            conversion.record(element, origin);
+            conversion.record(origin);
         }
-        let mut descriptor = frame::describe(buffer, times, origin);
+        let mut descriptor = frame::describe(buffer, times, origin.map(|origin| origin.time));
         // Readers send a stream in time, where qtdemux takes the offset of a discontinuous buffer for a jump in the file.
         // In the output of a muxer, the offset is that of a picture in its input.
         if self.has_other_positions {
@@ -206,6 +206,11 @@ impl Stream {
         left_out
     }
 
+    /// Whether events wait for the first reader.
+    pub(super) fn has_held_events(&self) -> bool {
+        !self.held_events.is_empty()
+    }
+
     /// The events that were held, in order.
     pub(super) fn take_held_events(&mut self) -> Vec<EncodedEvent> {
         std::mem::take(&mut self.held_events)
@@ -221,20 +226,24 @@ impl Stream {
         let times = event.times(&self.segment);
         let origin = self.origin(element, &times, delay_ns);
         (
-            origin.map_or(TIME_NONE, |origin| time::to_absolute(times.pts, origin)),
+            origin.map_or(TIME_NONE, |origin| time::to_absolute(times.pts, origin.time)),
             times.duration.unwrap_or(TIME_NONE),
         )
     }
 
-    /// The CLOCK_MONOTONIC time at which the running time is 0, in nanoseconds. `times` are those of the frame or event
-    /// that is about to be sent.
-    fn origin(&mut self, element: &gst::Element, times: &Times, delay_ns: i64) -> Option<i64> {
-        let origin = if self.is_on_monotonic {
-            Some(time::base_time(element))
+    /// The origin of the running times, with the delay. `times` are those of the frame or event that is about to be sent.
+    fn origin(&mut self, element: &gst::Element, times: &Times, delay_ns: i64) -> Option<Origin> {
+        let mut origin = if self.is_on_monotonic {
+            let base_time = time::base_time(element);
+            Origin {
+                time: base_time,
+                base_time,
+            }
         } else {
             // The DTS is preferred to the PTS, because frames arrive in the order of their DTS.
-            time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts))
+            time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts))?
         };
-        origin.map(|origin| origin.saturating_add(delay_ns))
+        origin.time = origin.time.saturating_add(delay_ns);
+        Some(origin)
     }
 }

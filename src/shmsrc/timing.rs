@@ -12,7 +12,7 @@ use super::{
     shared::Context,
     timeline::{Arrival, FAR_FUTURE_NS, Timeline},
 };
-use crate::time::{self, ClockOffset};
+use crate::time::{self, ClockOffset, Origin};
 
 /// The greatest latency that a writer may announce. It is limited, because a greater value comes from a faulty program,
 /// and sinks would wait for all of that time.
@@ -174,7 +174,10 @@ impl Timing {
             self.end_at(Some(now.saturating_sub(origin)), descriptor);
             if descriptor.pts != TIME_NONE {
                 let delay = self.delay.add(now, now.saturating_sub_unsigned(descriptor.pts));
-                conversion.record(element, origin.saturating_sub(delay));
+                conversion.record(Origin {
+                    time: origin.saturating_sub(delay),
+                    base_time: time::base_time(element),
+                });
             }
             return Some(Stamps::default());
         }
@@ -209,7 +212,10 @@ impl Timing {
             );
         }
         let delay = self.delay.add(now, shift);
-        conversion.record(element, origin.saturating_sub(delay));
+        conversion.record(Origin {
+            time: origin.saturating_sub(delay),
+            base_time: time::base_time(element),
+        });
         self.end_at(pts.or(dts).map(|running| running.saturating_add(shift)), descriptor);
         let stamp = |running: Option<i64>| {
             running.map(|running| gst::ClockTime::from_nseconds(running.saturating_add(shift).max(0) as u64))

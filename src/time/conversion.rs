@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use gst::prelude::*;
 use rsshm_channel::TIME_NONE;
 
-use super::{ClockOffset, base_time, origin, to_absolute, to_running};
+use super::{ClockOffset, Origin, base_time, origin, to_absolute, to_running};
 
 /// The value that means that no frame was converted yet.
 const UNKNOWN: i64 = i64::MIN;
@@ -26,10 +26,10 @@ impl Default for LastConversion {
 }
 
 impl LastConversion {
-    /// Records that a frame with the running time 0 would have the CLOCK_MONOTONIC time `origin`.
-    pub(crate) fn record(&self, element: &gst::Element, origin: i64) {
+    /// Records that a frame with the running time 0 would have the time of `origin`.
+    pub(crate) fn record(&self, origin: Origin) {
         // The base time is left out, because it changes at once when the pipeline is paused and resumed.
-        let offset = origin.saturating_sub(base_time(element));
+        let offset = origin.time.saturating_sub(origin.base_time);
         self.0.store(offset.max(UNKNOWN + 1), Ordering::Relaxed);
     }
 

@@ -10,7 +10,7 @@ mod tests;
 
 use std::sync::LazyLock;
 
-use gst::prelude::*;
+use gst::{glib::translate::from_glib_none, prelude::*};
 use rsshm_channel::{TIME_NONE, monotonic_ns};
 
 pub(crate) use conversion::LastConversion;
@@ -58,46 +58,58 @@ struct Measurements {
 }
 
 impl ClockOffset {
-    /// CLOCK_MONOTONIC minus the time of `clock`, in nanoseconds, measured now.
-    fn monotonic_minus(&mut self, clock: &gst::Clock) -> i64 {
-        self.measure(clock)
-            .map_or(0, |measurements| measurements.filter.offset())
+    /// Finds out which clock `element` has, so that the other methods are about this clock. Returns the base time of the
+    /// element; `None` if its pipeline has no clock.
+    fn look_at(&mut self, element: &gst::Element) -> Option<i64> {
+        let (clock, base_time) = {
+            let _guard = element.object_lock();
+            // SAFETY: the element is alive, and its lock, which guards this field, is held.
+            let clock = unsafe { (*element.as_ptr()).clock };
+            let is_known = self.clock.as_ref().is_some_and(|state| state.clock.as_ptr() == clock);
+            // The known clock needs no other reference, because its state has one.
+            let other: Option<gst::Clock> = if is_known {
+                None
+            } else {
+                // SAFETY: the pointer is null or valid, because the element holds a reference as long as the lock is held.
+                unsafe { from_glib_none(clock) }
+            };
+            if !is_known && other.is_none() {
+                return None;
+            }
+            (other, locked_base_time(element))
+        };
+        if let Some(clock) = clock {
+            self.clock = Some(ClockState {
+                reads_monotonic: reads_monotonic(&clock),
+                clock,
+                measurements: None,
+            });
+        }
+        Some(base_time)
     }
 
-    /// CLOCK_MONOTONIC minus the time of `clock`, in nanoseconds, when the clock showed `stamp`. The clock may have
+    /// CLOCK_MONOTONIC minus the time of the clock, in nanoseconds, measured now.
+    fn monotonic_minus(&mut self) -> i64 {
+        self.measure().map_or(0, |measurements| measurements.filter.offset())
+    }
+
+    /// CLOCK_MONOTONIC minus the time of the clock, in nanoseconds, when the clock showed `stamp`. The clock may have
     /// been stepped since then.
-    fn monotonic_minus_at(&mut self, clock: &gst::Clock, stamp: i64) -> i64 {
-        self.measure(clock).map_or(0, |measurements| {
+    fn monotonic_minus_at(&mut self, stamp: i64) -> i64 {
+        self.measure().map_or(0, |measurements| {
             let offset = measurements.filter.offset();
             measurements.stamps.offset(stamp, offset, monotonic_ns() as i64)
         })
     }
 
-    /// Whether `clock` is CLOCK_MONOTONIC.
-    fn is_monotonic(&mut self, clock: &gst::Clock) -> bool {
-        self.state(clock).reads_monotonic && !is_slaved(clock)
-    }
-
-    /// The state of `clock`; a new state if the clock differs from that of the last call.
-    fn state(&mut self, clock: &gst::Clock) -> &mut ClockState {
-        if self.clock.as_ref().is_none_or(|state| state.clock != *clock) {
-            self.clock = None;
-        }
-        self.clock.get_or_insert_with(|| ClockState {
-            clock: clock.clone(),
-            reads_monotonic: reads_monotonic(clock),
-            measurements: None,
-        })
-    }
-
     /// Measures the offset once more, and returns all results; `None` if the clock is CLOCK_MONOTONIC.
-    fn measure(&mut self, clock: &gst::Clock) -> Option<&mut Measurements> {
-        let is_monotonic = self.is_monotonic(clock);
-        let state = self.state(clock);
-        if is_monotonic {
+    fn measure(&mut self) -> Option<&mut Measurements> {
+        let state = self.clock.as_mut()?;
+        if state.is_monotonic() {
             state.measurements = None;
             return None;
         }
+        let clock = &state.clock;
         let measurements = state.measurements.get_or_insert_default();
         let (before, time, after) = read(clock);
         if let Some(step) = measurements.filter.add(
@@ -116,6 +128,13 @@ impl ClockOffset {
             measurements.filter.offset()
         );
         Some(measurements)
+    }
+}
+
+impl ClockState {
+    /// Whether the clock is CLOCK_MONOTONIC.
+    fn is_monotonic(&self) -> bool {
+        self.reads_monotonic && !is_slaved(&self.clock)
     }
 }
 
@@ -153,31 +172,51 @@ fn is_slaved(clock: &gst::Clock) -> bool {
 /// The origin of an element, which is the CLOCK_MONOTONIC time of its running time 0, in nanoseconds. `None` if its
 /// pipeline has no clock.
 pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> Option<i64> {
-    let clock = element.clock()?;
-    Some(base_time(element).saturating_add(offset.monotonic_minus(&clock)))
+    origin_at(element, offset, None).map(|origin| origin.time)
+}
+
+/// The origin of an element, as a frame needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The CLOCK_MONOTONIC time of running time 0, in nanoseconds.
+    pub(crate) time: i64,
+    /// The base time of the element at the same moment.
+    pub(crate) base_time: i64,
 }
 
 /// Whether an element's pipeline runs on CLOCK_MONOTONIC. If it does, the element's origin is its [`base_time`], which
 /// may change at any time.
 pub(crate) fn is_on_monotonic(element: &gst::Element, offset: &mut ClockOffset) -> bool {
-    element.clock().is_some_and(|clock| offset.is_monotonic(&clock))
+    offset.look_at(element).is_some() && offset.clock.as_ref().is_some_and(ClockState::is_monotonic)
 }
 
 /// The [`origin`] for a frame with the timestamp `stamp`, which is a running time. The timestamp may be older than the
 /// clock's last step.
-pub(crate) fn origin_at(element: &gst::Element, offset: &mut ClockOffset, stamp: Option<i64>) -> Option<i64> {
-    let Some(stamp) = stamp else {
-        return origin(element, offset);
+pub(crate) fn origin_at(element: &gst::Element, offset: &mut ClockOffset, stamp: Option<i64>) -> Option<Origin> {
+    let base_time = offset.look_at(element)?;
+    let clock_offset = match stamp {
+        Some(stamp) => offset.monotonic_minus_at(base_time.saturating_add(stamp)),
+        None => offset.monotonic_minus(),
     };
-    let clock = element.clock()?;
-    let base_time = base_time(element);
-    let stamp = base_time.saturating_add(stamp);
-    Some(base_time.saturating_add(offset.monotonic_minus_at(&clock, stamp)))
+    Some(Origin {
+        time: base_time.saturating_add(clock_offset),
+        base_time,
+    })
 }
 
 /// The time of an element's clock at its running time 0, in nanoseconds.
 pub(crate) fn base_time(element: &gst::Element) -> i64 {
-    element.base_time().map_or(0, |time| time.nseconds() as i64)
+    let _guard = element.object_lock();
+    locked_base_time(element)
+}
+
+/// The base time of an element whose object lock the caller holds. GStreamer's own function checks the type of the element
+/// first, which takes as long as all that the sink does for a small buffer's time.
+fn locked_base_time(element: &gst::Element) -> i64 {
+    // SAFETY: the element is alive, and the caller holds the lock that guards this field.
+    let base_time = unsafe { (*element.as_ptr()).base_time };
+    // An element without a base time has -1, which is GST_CLOCK_TIME_NONE.
+    base_time.max(0)
 }
 
 /// The times of a frame or event, in nanoseconds of running time.
