@@ -360,9 +360,9 @@ compatibility: ## send each muxer, payloader, encoder and parser through a chann
 	$(CARGO) run --locked --package rsshm-testkit --features gst --bin rsshm-compatibility -- $(if $(WRITE),--write) $(ONLY)
 
 .PHONY: chaos
-chaos: ## kill and stop programs at any instruction and check the others: make chaos SECONDS=600 SEED=1 CLEAN=1
+chaos: ## kill and stop programs at any instruction and check the others: make chaos SECONDS=600 SEED=1 CLEAN=1 OBJECTS=1
 	@$(call install_missing,$(BUILD_PACKAGES))
-	$(CARGO) run --locked --package rsshm-testkit --features gst --bin rsshm-chaos -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CLEAN),--clean)
+	$(CARGO) run --locked --package rsshm-testkit --features gst --bin rsshm-chaos -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CLEAN),--clean) $(if $(OBJECTS),--objects)
 
 .PHONY: install
 install: build ## install the plugin where GStreamer looks for it

@@ -17,9 +17,14 @@ fn killed_and_stopped_programs_disturb_no_other() {
         time: Duration::from_secs(seconds),
         lossless,
         clean: true,
+        objects: false,
+    };
+    let with_objects = Plan {
+        objects: true,
+        ..plan(12, false)
     };
     let outcome = run(
-        &[plan(18, false), plan(14, true)],
+        &[plan(18, false), plan(14, true), with_objects],
         Path::new(env!("CARGO_TARGET_TMPDIR")),
     );
     if let Err(findings) = outcome {

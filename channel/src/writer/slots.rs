@@ -456,7 +456,7 @@ impl SlotAllocator {
         self.taken_by_readers(self.runs.beyond_newest())
     }
 
-    fn taken_by_readers(&self, overwritable: Overwritable) -> Overwritable {
+    pub(super) fn taken_by_readers(&self, overwritable: Overwritable) -> Overwritable {
         if self.is_lossless {
             overwritable.at_most(self.slowest_cursor())
         } else {

@@ -29,6 +29,9 @@ struct Options {
     /// Remove what dead writers leave, all the time, as `rsshm clean` does
     #[arg(long)]
     clean: bool,
+    /// Publish most frames by descriptor, and let a process use the socket of the channel wrongly
+    #[arg(long)]
+    objects: bool,
     /// Directory for report.json, and for the output of the programs of failed runs
     #[arg(long, default_value = "target/chaos")]
     directory: PathBuf,
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
                 Mode::Both => index % 2 == 1,
             },
             clean: options.clean,
+            objects: options.objects,
         })
         .collect();
     if let Err(error) = std::fs::create_dir_all(&options.directory) {

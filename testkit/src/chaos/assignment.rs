@@ -15,7 +15,10 @@ use nix::sys::{
 use rsshm_channel::monotonic_ns;
 use serde::{Deserialize, Serialize};
 
-use super::board::{Board, Counters, Findings};
+use super::{
+    board::{Board, Counters, Findings},
+    camera::open_files_and_mappings,
+};
 
 /// A kind of process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,10 +50,12 @@ pub enum Kind {
     SourceNewest,
     /// Removes what dead writers have left, as `rsshm clean` does, all the time.
     Cleaner,
+    /// Uses the socket for descriptors wrongly.
+    Stranger,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Writer,
         Self::Sink,
         Self::InPlace,
@@ -64,6 +69,7 @@ impl Kind {
         Self::Source,
         Self::SourceNewest,
         Self::Cleaner,
+        Self::Stranger,
     ];
 
     pub fn name(self) -> &'static str {
@@ -81,11 +87,12 @@ impl Kind {
             Self::Source => "rsshmsrc",
             Self::SourceNewest => "rsshmsrc, newest",
             Self::Cleaner => "clean",
+            Self::Stranger => "stranger",
         }
     }
 
     pub fn is_reader(self) -> bool {
-        !self.is_writer() && self != Self::Cleaner
+        !self.is_writer() && !matches!(self, Self::Cleaner | Self::Stranger)
     }
 
     pub fn is_writer(self) -> bool {
@@ -108,6 +115,7 @@ pub struct Assignment {
     pub seed: u64,
     pub channel: String,
     pub lossless: bool,
+    pub objects: bool,
     /// The number of writers that have been started so far.
     pub incarnation: u32,
     /// The number of writers that have been asked to close so far.
@@ -140,6 +148,16 @@ impl ProcessContext {
     pub fn before_publish(&self, serial: u64) {
         if serial == 1 && was_stopped_since(0) {
             self.board.forget_death_before(self.assignment.incarnation);
+        }
+    }
+
+    /// Checks at the end of a process that it has as many files and mappings of objects as at its begin.
+    pub fn check_open(&self, before: (usize, usize)) {
+        let now = open_files_and_mappings();
+        if now != before {
+            self.found_other(&format!(
+                "files and mappings were {before:?}, and are {now:?} at the end"
+            ));
         }
     }
 

@@ -48,6 +48,10 @@ pub struct Counters {
     pub again: AtomicU64,
     pub in_place: AtomicU64,
     pub copied: AtomicU64,
+    /// The number of frames by descriptor: those that a reader got in place, or that a writer published.
+    pub by_descriptor: AtomicU64,
+    /// The number of frames that a reader missed because it could not get their memory, for a permitted reason.
+    pub faults: AtomicU64,
     pub missed: AtomicU64,
     pub events: AtomicU64,
     pub ends: AtomicU64,

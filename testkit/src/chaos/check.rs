@@ -31,6 +31,8 @@ pub struct FrameChecker {
     ahead: Option<(u32, u64)>,
     /// Whether, since the last frame, the reader has lost its writer or another reader has replaced it.
     is_interrupted: bool,
+    /// Whether, since the last frame, the reader has missed frames because it could not get their memory.
+    has_fault: bool,
     /// The tag of the last event. The next frame must have been published after this event.
     after: Option<Tag>,
 }
@@ -47,6 +49,11 @@ impl FrameChecker {
                 self.last_seq = self.last_seq.saturating_sub(1);
             }
         }
+    }
+
+    /// Records that the reader misses frames, because the writer was dead or stopped when the reader needed their memory.
+    pub fn fault(&mut self) {
+        self.has_fault = true;
     }
 
     /// Checks a frame that has arrived. Returns `None` if it is torn.
@@ -71,6 +78,7 @@ impl FrameChecker {
         self.last = Some(tag);
         self.last_seq = frame.seq.unwrap_or(0);
         self.is_interrupted = false;
+        self.has_fault = false;
         self.after = None;
         Some(tag)
     }
@@ -142,12 +150,14 @@ impl FrameChecker {
     /// Checks that a reader of a lossless writer misses no frame while the reader and the writer live.
     fn check_missed(&self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag, last: Tag) {
         let assignment = &context.assignment;
-        if !assignment.lossless || !assignment.kind.misses_nothing() {
+        if !assignment.lossless || !assignment.kind.misses_nothing() || self.has_fault {
             return;
         }
         let same_writer = tag.incarnation == last.incarnation;
         let gap = same_writer && tag.kind == COUNTED_FRAME && tag.serial != last.serial + 1;
-        if frame.missed > 0 || gap && !self.is_interrupted {
+        // The memory of objects goes with its writer, so readers may miss the last frames of a dead one.
+        let is_excused = assignment.objects && !same_writer;
+        if frame.missed > 0 && !is_excused || gap && !self.is_interrupted {
             context.found_other(&format!(
                 "missed {} of a lossless channel: {tag:?} after {last:?}",
                 frame.missed

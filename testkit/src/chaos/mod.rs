@@ -12,6 +12,7 @@
 
 mod assignment;
 mod board;
+mod camera;
 mod check;
 mod cleaner;
 mod content;
@@ -20,6 +21,7 @@ mod pipeline;
 mod reader;
 mod report;
 mod run;
+mod stranger;
 mod writer;
 
 use std::{
@@ -47,6 +49,9 @@ pub struct Plan {
     pub lossless: bool,
     /// Whether a process removes what dead writers have left, all the time.
     pub clean: bool,
+    /// Whether most frames stay in memory of the writer's upstream, so that readers get descriptors, and a process uses
+    /// the socket of the channel wrongly.
+    pub objects: bool,
 }
 
 /// A new seed, which differs from call to call.
@@ -63,9 +68,13 @@ pub fn run(plans: &[Plan], directory: &Path) -> Result<(), String> {
     let mut sum: Option<report::Report> = None;
     for plan in plans {
         let Plan {
-            seed, lossless, clean, ..
+            seed,
+            lossless,
+            clean,
+            objects,
+            ..
         } = plan;
-        println!("chaos: seed {seed}, lossless {lossless}, clean {clean}");
+        println!("chaos: seed {seed}, lossless {lossless}, clean {clean}, objects {objects}");
         let report = run::run(plan, directory);
         println!("{}", report.table());
         reports.push(report.json());
@@ -73,7 +82,7 @@ pub fn run(plans: &[Plan], directory: &Path) -> Result<(), String> {
         std::fs::write(directory.join("report.json"), json).expect("the report is written");
         if !report.findings.is_empty() {
             return Err(format!(
-                "seed {seed}, lossless {lossless}; the output of the processes is in {}\n{}",
+                "seed {seed}, lossless {lossless}, objects {objects}; the output of the processes is in {}\n{}",
                 report.directory.display(),
                 report.findings.join("\n")
             ));
@@ -96,6 +105,7 @@ fn play(arguments: &[&str]) {
         Kind::Writer => writer::play(assignment),
         Kind::Sink => pipeline::write(assignment),
         Kind::Cleaner => cleaner::play(assignment),
+        Kind::Stranger => stranger::play(assignment),
         Kind::Source | Kind::SourceNewest => pipeline::read(assignment),
         _ => reader::play(assignment),
     }

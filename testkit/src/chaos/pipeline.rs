@@ -4,16 +4,19 @@
 
 use std::{
     collections::VecDeque,
+    os::fd::IntoRawFd,
     sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Instant,
 };
 
 use gst::prelude::*;
-use rsshm_channel::monotonic_ns;
+use gst_allocators::{FdAllocator, FdMemoryFlags, prelude::*};
+use rsshm_channel::{ObjectFault, monotonic_ns};
 
 use super::{
     assignment::{Assignment, Kind, ProcessContext},
     board::{request, writer_request},
+    camera,
     check::{FrameChecker, ReceivedFrame},
     content::{FRAME, Tag, caps_id_in},
     writer::{RandomOptions, random_size},
@@ -32,6 +35,7 @@ pub fn write(assignment: Assignment) {
         context: Arc::clone(&context),
         random: Random::new(random.number()),
         tag: caps.tag,
+        pool: MemoryPool::default(),
     });
     let pad = filter.static_pad("src").unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
@@ -98,17 +102,49 @@ struct Stamper {
     random: Random,
     /// The tag of the last frame.
     tag: Tag,
+    pool: MemoryPool,
+}
+
+/// Memory in memfds, which upstream uses again when no buffer has it.
+#[derive(Default)]
+struct MemoryPool(Vec<gst::Memory>);
+
+impl MemoryPool {
+    fn memory(&mut self, size: usize) -> gst::Memory {
+        // SAFETY: the memory is alive. The count is read without a lock, so it may be one of a moment ago; the memory is
+        // used again only if nobody else has it, and then nobody can get it.
+        let is_unused = |memory: &&gst::Memory| unsafe { (*memory.as_ptr()).mini_object.refcount == 1 };
+        if let Some(memory) = self.0.iter().find(is_unused) {
+            return memory.share(0..size);
+        }
+        let file = camera::memory(camera::BUFFER_SIZE).into_raw_fd();
+        // SAFETY: the allocator owns the descriptor, which has this size.
+        let memory = unsafe { FdAllocator::new().alloc_fd(file, camera::BUFFER_SIZE, FdMemoryFlags::KEEP_MAPPED) };
+        let memory = memory.unwrap();
+        let part = memory.share(0..size);
+        self.0.push(memory);
+        part
+    }
 }
 
 impl Stamper {
-    /// Fills a frame. One frame in ten gets memory that is not a slot, so that the sink has to copy the frame.
+    /// Fills a frame. One frame in ten gets memory that is not a slot, so that the sink has to copy the frame. In a run
+    /// with objects, most frames get memory in memfds.
     fn stamp(&mut self, buffer: &mut gst::Buffer, caps: &gst::CapsRef) {
         let caps = caps.to_string();
         let number = caps_id_in(&caps).and_then(|id| id.split_once('g')?.1.parse().ok());
         self.tag.caps = number.unwrap();
         self.tag.serial += 1;
-        if self.random.permille(100) {
-            let mut foreign = gst::Buffer::with_size(buffer.size()).unwrap();
+        let is_object = self.context.assignment.objects && self.random.permille(900);
+        if is_object || self.random.permille(100) {
+            let mut foreign = if is_object {
+                let mut buffer_with_memory = gst::Buffer::new();
+                let memory = self.pool.memory(buffer.size());
+                buffer_with_memory.get_mut().unwrap().append_memory(memory);
+                buffer_with_memory
+            } else {
+                gst::Buffer::with_size(buffer.size()).unwrap()
+            };
             let target = foreign.get_mut().unwrap();
             target.set_pts(buffer.pts());
             target.set_duration(buffer.duration());
@@ -134,6 +170,13 @@ fn check_messages(context: &ProcessContext, pipeline: &Pipeline) -> bool {
             context.found_other(&format!("{} ({:?})", error.error(), error.debug()));
             false
         }
+        // A reader that needs the memory of a frame while the writer is dead or stopped misses the frame.
+        Some(gst::MessageView::Warning(warning))
+            if context.assignment.objects && is_permitted_fault(warning.error().message()) =>
+        {
+            context.counters.faults.fetch_add(1, Relaxed);
+            true
+        }
         // The sink warns if a process is stopped while it holds the semaphore. Such stops happen in every run.
         Some(gst::MessageView::Warning(warning)) if warning.error().message().contains("held its semaphore") => true,
         Some(gst::MessageView::Warning(warning)) => {
@@ -142,6 +185,12 @@ fn check_messages(context: &ProcessContext, pipeline: &Pipeline) -> bool {
         }
         _ => true,
     }
+}
+
+/// Whether a warning says that a frame was missed because of a dead or stopped writer.
+fn is_permitted_fault(message: &str) -> bool {
+    let permitted = [ObjectFault::NoAnswer, ObjectFault::NoSocket, ObjectFault::Gone];
+    permitted.iter().any(|fault| message.contains(&fault.to_string()))
 }
 
 /// The state of the probe of a reading pipeline.

@@ -14,12 +14,14 @@ use std::{
 };
 
 use rsshm_channel::{
-    ChannelName, Frame, FrameData, MAX_MESSAGE_SIZE, Next, PinnedFrame, ReadLimits, Reader, ReaderOptions,
+    ChannelName, Frame, FrameData, MAX_MESSAGE_SIZE, Next, ObjectFault, ObjectFrame, PinnedFrame, ReadLimits, Reader,
+    ReaderOptions,
 };
 
 use super::{
     assignment::{Assignment, Kind, ProcessContext},
     board::request,
+    camera::open_files_and_mappings,
     check::{FrameChecker, ReceivedFrame},
     content::{HEAD, MESSAGE, OWN_EVENT, Tag},
 };
@@ -51,7 +53,10 @@ impl Manner {
             _ => (0, 4, 3, 1),
         };
         Self {
-            limits: ReadLimits::default().max_behind(max_behind).max_held(max_held),
+            limits: ReadLimits::default()
+                .max_behind(max_behind)
+                .max_held(max_held)
+                .accepts_objects(kind != Kind::Copying),
             is_read_only: kind == Kind::Observer,
             hold,
             pause_ms,
@@ -67,6 +72,7 @@ struct HeldFrame {
 
 enum Bytes {
     Pinned(PinnedFrame),
+    Objects(ObjectFrame),
     Copied(Vec<u8>),
 }
 
@@ -74,9 +80,20 @@ impl HeldFrame {
     fn release(self, context: &ProcessContext) {
         match &self.bytes {
             Bytes::Pinned(pinned) => FrameChecker::again(context, self.tag, pinned.as_ref()),
+            Bytes::Objects(objects) => with_bytes(objects, |bytes| FrameChecker::again(context, self.tag, bytes)),
             Bytes::Copied(bytes) => FrameChecker::again(context, self.tag, bytes),
         }
     }
+}
+
+/// Calls `check` with all bytes of a frame of objects. If the frame has one part, they are mapped, and else copied.
+fn with_bytes<T>(objects: &ObjectFrame, check: impl FnOnce(&[u8]) -> T) -> T {
+    if objects.parts().len() == 1 {
+        return check(&objects.map(0).expect("memory that can be mapped"));
+    }
+    let mut bytes = vec![0; objects.parts().iter().map(|part| part.size() as usize).sum()];
+    objects.copy(&mut bytes).expect("memory that can be read");
+    check(&bytes)
 }
 
 /// A thread that releases frames.
@@ -107,6 +124,8 @@ struct ReaderPlayer {
     /// The thread that releases frames. Only readers of the kind `Threaded` have one.
     releaser: Option<Releaser>,
     messages: u64,
+    /// The open files and the mappings at the begin.
+    before: (usize, usize),
     /// The number of frames until the reader detaches. Only readers of the kind `Guest` use it.
     stay: u64,
 }
@@ -124,6 +143,7 @@ impl ReaderPlayer {
     fn new(assignment: Assignment) -> Self {
         let mut random = Random::new(assignment.seed ^ 1);
         let context = Arc::new(ProcessContext::new(assignment));
+        let before = open_files_and_mappings();
         let kind = context.assignment.kind;
         let manner = Manner::of(kind);
         let name = ChannelName::new(context.assignment.channel.clone()).unwrap();
@@ -135,6 +155,7 @@ impl ReaderPlayer {
             copy: Vec::new(),
             held: VecDeque::new(),
             messages: 0,
+            before,
             context,
             random,
             manner,
@@ -165,6 +186,9 @@ impl ReaderPlayer {
     fn receive(&mut self) {
         let next = self.reader.next(&mut self.copy, self.manner.limits, Some(WAIT));
         let context = Arc::clone(&self.context);
+        if let Some(fault) = self.reader.take_object_fault() {
+            self.note_fault(&fault);
+        }
         match next {
             Ok(Next::Frame(frame)) => {
                 if let Some(frame) = self.take(frame) {
@@ -193,26 +217,43 @@ impl ReaderPlayer {
         }
     }
 
+    /// Counts a frame that was missed because the writer was dead or stopped. Any other reason is a violation.
+    fn note_fault(&mut self, fault: &ObjectFault) {
+        match fault {
+            ObjectFault::NoAnswer | ObjectFault::NoSocket | ObjectFault::Gone => {
+                self.context.counters.faults.fetch_add(1, Relaxed);
+                self.checker.fault();
+            }
+            fault => self.context.found_other(&format!("no memory: {fault}")),
+        }
+    }
+
     /// Checks a frame. Returns it as a held frame, or `None` if it is torn.
     fn take(&mut self, frame: Frame) -> Option<HeldFrame> {
         let context = &self.context;
-        let arrived = ReceivedFrame {
-            // If the frame was copied, the whole copy is checked. `Frame::bytes` would hide a copy that is too large.
-            bytes: match &frame.data {
-                FrameData::InPlace(pinned) => pinned.as_ref(),
-                _ => &self.copy,
-            },
-            caps: self.reader.caps(),
-            seq: Some(frame.seq),
-            offset: frame.descriptor.offset,
-            missed: frame.missed,
+        let checker = &mut self.checker;
+        let mut check = |bytes: &[u8]| {
+            let arrived = ReceivedFrame {
+                bytes,
+                caps: self.reader.caps(),
+                seq: Some(frame.seq),
+                offset: frame.descriptor.offset,
+                missed: frame.missed,
+            };
+            checker.frame(context, &arrived)
         };
-        let tag = self.checker.frame(context, &arrived)?;
+        let tag = match &frame.data {
+            FrameData::InPlace(pinned) => check(pinned.as_ref()),
+            FrameData::Objects(objects) => with_bytes(objects, check),
+            // The whole copy is checked. `Frame::bytes` would hide a copy that is too large.
+            _ => check(&self.copy),
+        }?;
         if !frame.metadata.is_empty() {
             FrameChecker::metadata(context, tag, &frame.metadata);
         }
         let (counter, bytes) = match frame.data {
             FrameData::InPlace(pinned) => (&context.counters.in_place, Bytes::Pinned(pinned)),
+            FrameData::Objects(objects) => (&context.counters.by_descriptor, Bytes::Objects(objects)),
             _ => (&context.counters.copied, Bytes::Copied(std::mem::take(&mut self.copy))),
         };
         counter.fetch_add(1, Relaxed);
@@ -247,5 +288,6 @@ impl ReaderPlayer {
             drop(frames);
             let _ = thread.join();
         }
+        self.context.check_open(self.before);
     }
 }

@@ -30,6 +30,13 @@ const MAX_GROWTH: Usage = Usage {
     mappings: 12,
     kilobytes: 24 * 1024,
 };
+/// The same with frames of objects: a reader also keeps the objects of the segments that it has mapped. At the end of a
+/// process, the number of its files and mappings is checked exactly.
+const MAX_GROWTH_WITH_OBJECTS: Usage = Usage {
+    descriptors: MAX_GROWTH.descriptors + 20,
+    mappings: MAX_GROWTH.mappings + 20,
+    ..MAX_GROWTH
+};
 
 /// The resources of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -146,13 +153,15 @@ struct Figures {
     again: u64,
     in_place: u64,
     copied: u64,
+    by_descriptor: u64,
+    faults: u64,
     missed: u64,
     lost: u64,
     events: u64,
 }
 
 impl Figures {
-    fn all(&mut self) -> [&mut u64; 10] {
+    fn all(&mut self) -> [&mut u64; 12] {
         [
             &mut self.started,
             &mut self.killed,
@@ -161,6 +170,8 @@ impl Figures {
             &mut self.again,
             &mut self.in_place,
             &mut self.copied,
+            &mut self.by_descriptor,
+            &mut self.faults,
             &mut self.missed,
             &mut self.lost,
             &mut self.events,
@@ -179,6 +190,7 @@ impl Figures {
 pub struct Report {
     seed: u64,
     lossless: bool,
+    objects: bool,
     time: Duration,
     figures: BTreeMap<Kind, Figures>,
     failpoints: BTreeMap<Kind, FailpointCounts>,
@@ -208,6 +220,7 @@ impl Report {
         Self {
             seed: plan.seed,
             lossless: plan.lossless,
+            objects: plan.objects,
             time: plan.time,
             figures: BTreeMap::new(),
             failpoints: BTreeMap::new(),
@@ -280,6 +293,8 @@ impl Report {
             again: counters.again.load(Relaxed),
             in_place: counters.in_place.load(Relaxed),
             copied: counters.copied.load(Relaxed),
+            by_descriptor: counters.by_descriptor.load(Relaxed),
+            faults: counters.faults.load(Relaxed),
             missed: counters.missed.load(Relaxed),
             lost: counters.lost.load(Relaxed),
             events: counters.events.load(Relaxed),
@@ -318,8 +333,13 @@ impl Report {
     }
 
     pub fn check_usage(&self, findings: &Findings) {
+        let limit = if self.objects {
+            MAX_GROWTH_WITH_OBJECTS
+        } else {
+            MAX_GROWTH
+        };
         for (kind, growth) in &self.growth {
-            if growth.most.max(MAX_GROWTH) != MAX_GROWTH {
+            if growth.most.max(limit) != limit {
                 findings.add(&format!("{} grows: {:?}", kind.name(), growth.most));
             }
         }
@@ -395,8 +415,8 @@ impl Report {
 
     fn kinds_table(&self) -> Table {
         let mut table = new_table(&[
-            "", "started", "killed", "itself", "stopped", "itself", "frames", "again", "in place", "copied", "missed",
-            "lost",
+            "", "started", "killed", "itself", "stopped", "itself", "frames", "again", "in place", "copied", "by fd",
+            "faults", "missed", "lost",
         ]);
         for (kind, figures) in self.figures.iter().filter(|(_, figures)| figures.started > 0) {
             let hits = self.failpoints_of(*kind).sum();
@@ -410,6 +430,8 @@ impl Report {
                 figures.again,
                 figures.in_place,
                 figures.copied,
+                figures.by_descriptor,
+                figures.faults,
                 figures.missed,
                 figures.lost,
             ];
@@ -465,6 +487,7 @@ impl Report {
         json!({
             "seed": self.seed,
             "lossless": self.lossless,
+            "objects": self.objects,
             "seconds": self.time.as_secs(),
             "published": self.published,
             "torn": self.torn,

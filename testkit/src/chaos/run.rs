@@ -8,12 +8,15 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::Ordering::{Acquire, Relaxed},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
+    fcntl::AT_FDCWD,
     sys::{
         signal::{Signal, kill},
+        stat::{UtimensatFlags, utimensat},
+        time::TimeSpec,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
@@ -114,8 +117,8 @@ pub fn run(plan: &Plan, parent: &Path) -> Report {
 }
 
 /// Chooses the kinds of the members of a run, and whether each member is long-lived. The first member is the writer. The
-/// others are readers and, with `clean`, a cleaner.
-fn choose_members(random: &mut Random, clean: bool) -> Vec<(Kind, bool)> {
+/// others are readers and, by the plan, a cleaner and a stranger.
+fn choose_members(random: &mut Random, plan: &Plan) -> Vec<(Kind, bool)> {
     let mut kinds = vec![
         (Kind::Writer, false),
         (Kind::InPlace, true),
@@ -139,8 +142,11 @@ fn choose_members(random: &mut Random, clean: bool) -> Vec<(Kind, bool)> {
             kinds.remove(index);
         }
     }
-    if clean {
+    if plan.clean {
         kinds.push((Kind::Cleaner, false));
+    }
+    if plan.objects {
+        kinds.push((Kind::Stranger, false));
     }
     kinds
 }
@@ -149,7 +155,7 @@ impl Run {
     fn new(plan: Plan, directory: PathBuf) -> Self {
         let mut random = Random::new(plan.seed);
         let now = Instant::now();
-        let members = choose_members(&mut random, plan.clean)
+        let members = choose_members(&mut random, &plan)
             .into_iter()
             .enumerate()
             .map(|(index, (kind, is_long_lived))| Member {
@@ -247,6 +253,7 @@ impl Run {
             seed: self.random.number(),
             channel: self.channel.clone(),
             lossless: self.plan.lossless,
+            objects: self.plan.objects,
             incarnation: self.incarnation,
             epoch: self.epoch,
         };
@@ -335,8 +342,9 @@ impl Run {
         }
         let age = now - process.started;
         let last_measured = process.usage.last().map_or(Duration::ZERO, |(age, _)| *age);
-        // The resources of a writer that will be killed soon are not measured.
-        let is_short_lived = kind.is_writer() && !process.is_immune;
+        // The resources of a writer that will be killed soon are not measured, nor those of a stranger, which holds
+        // connections.
+        let is_short_lived = kind.is_writer() && !process.is_immune || kind == Kind::Stranger;
         if age - last_measured > USAGE_INTERVAL
             && !is_short_lived
             && let Some(usage) = Usage::of(process.pid)
@@ -589,17 +597,18 @@ impl Run {
     fn check_leftovers(&mut self) {
         let directory = Path::new(Directory::current().path());
         let mut leftovers = Vec::new();
-        for file in [self.channel.clone(), format!("sem.{}", self.channel)] {
+        for prefix in ["", "sem.", "fds."] {
+            let file = format!("{prefix}{}", self.channel);
             if directory.join(&file).exists() {
                 leftovers.push(file);
             }
         }
         // A writer removes only staging files that are at least ten seconds old, so their times are set back here.
         for file in staging_files() {
-            let old = std::fs::FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(11));
-            if let Ok(file) = File::options().write(true).open(file) {
-                let _ = file.set_times(old);
-            }
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let old = TimeSpec::from_duration(now - Duration::from_secs(11));
+            // A socket cannot be opened, so the times are set by its name.
+            let _ = utimensat(AT_FDCWD, &file, &old, &old, UtimensatFlags::NoFollowSymlink);
         }
         let name = ChannelName::new(format!("{}-end", self.channel)).unwrap();
         drop(Writer::open(name, WriterOptions::default()).unwrap());

@@ -19,6 +19,7 @@ use rsshm_channel::{
 use super::{
     assignment::{Assignment, ProcessContext, awake_between},
     board::writer_request,
+    camera::{Camera, open_files_and_mappings},
     content::{COUNTED_FRAME, EVENT, HEAD, MESSAGE, OWN_EVENT, Tag},
 };
 use crate::{Random, on_this_machine};
@@ -69,12 +70,17 @@ struct WriterPlayer {
     size: Option<usize>,
     /// Published slots that the simulated upstream element still keeps.
     kept: VecDeque<Slot>,
+    /// The camera whose buffers are published; `None` if the frames are in slots.
+    camera: Option<Camera>,
+    /// The cameras of former caps. Readers may hold their last frames.
+    former_cameras: Vec<Camera>,
 }
 
 /// Plays a writer until the run asks it to close.
 pub fn play(assignment: Assignment) {
     let mut random = Random::new(assignment.seed ^ 2);
     let context = Arc::new(ProcessContext::new(assignment));
+    let before = open_files_and_mappings();
     let Some(writer) = open(&context, &mut random) else {
         return;
     };
@@ -97,6 +103,8 @@ pub fn play(assignment: Assignment) {
         tag,
         size: None,
         kept: VecDeque::new(),
+        camera: None,
+        former_cameras: Vec::new(),
     };
     player.change_caps();
     loop {
@@ -109,6 +117,8 @@ pub fn play(assignment: Assignment) {
     let _ = service.stop();
     player.kept.clear();
     writer.close();
+    drop((player, writer));
+    context.check_open(before);
 }
 
 fn open(context: &ProcessContext, random: &mut Random) -> Option<Arc<Writer>> {
@@ -155,7 +165,11 @@ fn check_report(context: &ProcessContext, report: Result<ServiceReport, Error>) 
 
 impl WriterPlayer {
     fn change_caps(&mut self) {
-        if self.random.permille(400) {
+        self.former_cameras.extend(self.camera.take());
+        self.former_cameras.retain(|camera| camera.missing() > 0);
+        if self.context.assignment.objects && self.random.permille(750) {
+            self.set_objects();
+        } else if self.random.permille(400) {
             self.tag.caps += 1;
             self.size = None;
             let caps = format!("application/x-chaos,chaos=(string){}", self.tag.caps_id());
@@ -164,6 +178,19 @@ impl WriterPlayer {
                 .expect("the caps are fixed");
         } else {
             self.set_fixed_size();
+        }
+    }
+
+    /// Sets caps of frames that stay in the buffers of a new camera.
+    fn set_objects(&mut self) {
+        self.tag.caps += 1;
+        self.size = None;
+        let caps = format!("application/x-chaos,chaos=(string){}", self.tag.caps_id());
+        self.writer.set_caps(Caps::objects(caps)).expect("the caps are fixed");
+        let spare = self.random.within(2..9) as u32;
+        match Camera::new(&self.writer, spare) {
+            Ok(camera) => self.camera = Some(camera),
+            Err(error) => self.context.found_other(&format!("camera: {error}")),
         }
     }
 
@@ -211,7 +238,7 @@ impl WriterPlayer {
             self.kept.clear();
         }
         // The writer publishes about 250 times a second. Sometimes it publishes several frames without a pause.
-        let most = if self.size.is_none() && !self.context.assignment.lossless {
+        let most = if self.size.is_none() && self.camera.is_none() && !self.context.assignment.lossless {
             300
         } else {
             30
@@ -245,6 +272,11 @@ impl WriterPlayer {
     }
 
     fn publish_frame(&mut self) {
+        if let Some(camera) = self.camera.take() {
+            self.publish_object(&camera);
+            self.camera = Some(camera);
+            return;
+        }
         let size = self.next_size();
         let began = monotonic_ns();
         let Some((mut slot, is_upstream)) = self.claim(size) else {
@@ -266,6 +298,58 @@ impl WriterPlayer {
         if is_upstream && self.random.permille(500) {
             self.kept.push_back(slot);
         }
+    }
+
+    /// Publishes a frame in a buffer of the camera, which must have one.
+    fn publish_object(&mut self, camera: &Camera) {
+        let size = random_size(&mut self.random);
+        let tag = Tag {
+            serial: self.tag.serial + 1,
+            ..self.tag
+        };
+        let Some(drawn) = camera.draw(&tag, size, &mut self.random) else {
+            let out = self.writer.objects().frames_out();
+            return self
+                .context
+                .found_other(&format!("the camera has no buffer, and {out} frames are out"));
+        };
+        let metadata = self.metadata(tag);
+        let began = monotonic_ns();
+        let descriptor = FrameDescriptor::new(size as u64)
+            .with_pts(began)
+            .with_offset(tag.serial);
+        self.context.before_publish(tag.serial);
+        let published = drawn.publish(&self.writer, descriptor, &metadata);
+        let time = awake_between(began, monotonic_ns());
+        match published {
+            Ok(Some(_)) => self.count_published(),
+            Ok(None) => {
+                self.context.counters.no_slot.fetch_add(1, Relaxed);
+                let stats = self.writer.stats();
+                return self.context.found_other(&format!("no slot for an object: {stats:?}"));
+            }
+            Err(error) => return self.context.found_other(&format!("publish of an object: {error}")),
+        }
+        self.context.counters.by_descriptor.fetch_add(1, Relaxed);
+        if !self.context.assignment.lossless {
+            self.context.counters.stall.fetch_max(time, Relaxed);
+        }
+    }
+
+    /// Metadata for some of the frames.
+    fn metadata(&mut self, tag: Tag) -> Vec<u8> {
+        if self.random.permille(300) {
+            tag.bytes(self.random.within(HEAD as u64..MAX_METADATA_SIZE as u64 + 1) as usize)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn count_published(&mut self) {
+        self.tag.serial += 1;
+        let counters = self.context.counters;
+        counters.published.fetch_add(1, Relaxed);
+        counters.last_at.store(monotonic_ns(), Relaxed);
     }
 
     /// Claims a slot, sometimes for an upstream element. Returns the slot, and whether it is for an upstream element.
@@ -297,11 +381,7 @@ impl WriterPlayer {
 
     /// Publishes a frame, sometimes with metadata. Returns the time that the call of `Writer::publish` took.
     fn publish(&mut self, slot: &Slot, tag: Tag, size: usize) -> Option<u64> {
-        let metadata = if self.random.permille(300) {
-            tag.bytes(self.random.within(HEAD as u64..MAX_METADATA_SIZE as u64 + 1) as usize)
-        } else {
-            Vec::new()
-        };
+        let metadata = self.metadata(tag);
         let began = monotonic_ns();
         let descriptor = FrameDescriptor::new(size as u64)
             .with_pts(began)
@@ -316,10 +396,7 @@ impl WriterPlayer {
             self.context.found_other(&format!("publish: {error}"));
             return None;
         }
-        self.tag.serial += 1;
-        let counters = self.context.counters;
-        counters.published.fetch_add(1, Relaxed);
-        counters.last_at.store(monotonic_ns(), Relaxed);
+        self.count_published();
         Some(publish_time)
     }
 
@@ -331,8 +408,17 @@ impl WriterPlayer {
             std::thread::sleep(Duration::from_millis(5));
             return;
         }
+        if self.camera.is_some() {
+            self.former_cameras.extend(self.camera.take());
+            self.set_fixed_size();
+            self.publish_frame();
+        }
         // After this time, the service has noticed the dead readers and has released the old segments.
         std::thread::sleep(on_this_machine(Duration::from_millis(600)));
+        let missing: usize = self.former_cameras.iter().map(Camera::missing).sum();
+        if missing > 0 {
+            self.context.found_other(&format!("{missing} buffers are lost"));
+        }
         // Frames of one size never share a slot, so each claim shows another slot.
         let size = match self.size {
             Some(size) => size,
@@ -343,6 +429,8 @@ impl WriterPlayer {
                 size
             }
         };
+        // The simulated upstream element may have kept the slot of this frame.
+        self.kept.clear();
         let mut used = HashSet::new();
         // The second round begins with other frames in the history, so that each slot is claimed in one of the rounds.
         for _ in 0..2 {

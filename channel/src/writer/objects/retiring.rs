@@ -11,7 +11,7 @@
 //! then cannot be pinned, and is retired after the next one is published. Readers copy such frames, or miss them.
 
 use super::{
-    super::{memory::bits, slots::SlotAllocator},
+    super::{memory::bits, runs::Overwritable, slots::SlotAllocator},
     owners::{Owner, SlotOwners},
 };
 
@@ -33,9 +33,21 @@ impl SlotAllocator {
         self.owners.as_ref().map_or(0, |owners| owners.frames_out())
     }
 
-    /// Whether another frame may be out. The newest frame does not count, because it is retired after the next one.
+    /// Whether another frame may be out, without more frames out after its publish than upstream can spare.
     pub(crate) fn has_spare_object(&self) -> bool {
-        self.owners.as_ref().is_none_or(|owners| owners.has_spare())
+        let Some(owners) = &self.owners else {
+            return true;
+        };
+        owners.has_spare(0) || owners.has_spare(1) && self.newest_goes_back()
+    }
+
+    /// Whether the buffer of the newest frame goes back after the next publish, whatever readers do: nobody can pin the
+    /// frame, and in lossless mode all readers have taken it. Without this rule, readers that hold all other frames until
+    /// they get the next one would stop a lossless writer for ever.
+    fn newest_goes_back(&self) -> bool {
+        let newest = self.runs.newest_slots(1);
+        let taken = self.taken_by_readers(Overwritable::up_to(u64::MAX));
+        bits(newest & self.unpinnable).any(|slot| taken.includes(self.runs.in_slot(slot)))
     }
 
     /// Gives a claimed slot its owner value, before its frame is published. Returns what the slot kept before.

@@ -7,8 +7,8 @@ use std::{
     fs::File,
     io::IoSlice,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
-        unix::fs::FileExt,
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::fs::{FileExt, MetadataExt},
     },
     sync::{
         Arc,
@@ -150,6 +150,31 @@ fn rubbish_costs_the_writer_nothing() {
         }
     }
     assert!(answered >= 30, "{answered}");
+    // A request for an object, with a byte too few or too many.
+    let segment = std::fs::metadata(channel.segment()).unwrap();
+    let request = ObjectRequest {
+        magic: OBJECT_MAGIC,
+        device: segment.dev(),
+        inode: segment.ino(),
+        object: 1,
+    };
+    let bytes = [bytemuck::bytes_of(&request), &[0]].concat();
+    for (size, status) in [
+        (31, object_status::BAD_REQUEST),
+        (32, object_status::OK),
+        (33, object_status::BAD_REQUEST),
+    ] {
+        let socket = try_connect(&channel).unwrap();
+        send(socket.as_raw_fd(), &bytes[..size], MsgFlags::empty()).unwrap();
+        let mut reply = ObjectReply::default();
+        recv(
+            socket.as_raw_fd(),
+            bytemuck::bytes_of_mut(&mut reply),
+            MsgFlags::empty(),
+        )
+        .unwrap();
+        assert_eq!(reply.status, status, "{size} bytes");
+    }
     check_writer(&mut writer, &channel, files);
 }
 
@@ -165,7 +190,6 @@ proptest! {
         inode in any::<u64>(),
         object in proptest::prop_oneof![any::<u64>(), (0u64..12).prop_map(|id| id)],
     ) {
-        use std::os::unix::fs::MetadataExt;
         let channel = Channel::new();
         let writer = object_writer(channel.as_str(), slots(0), 6);
         let pool = Pool::new(&writer, 8);
@@ -338,6 +362,17 @@ fn answer_with(socket: &OwnedFd, reply: &ObjectReply, files: &[&File]) {
     let _ = send_with(socket, bytemuck::bytes_of(reply), &files);
 }
 
+/// The next connection of a false server, and the request that came over it.
+fn accept_request(listener: &OwnedFd) -> (OwnedFd, ObjectRequest) {
+    let accepted = accept(listener.as_raw_fd()).unwrap();
+    // SAFETY: the call has just opened the descriptor, so nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
+    let mut request = ObjectRequest::default();
+    let bytes = bytemuck::bytes_of_mut(&mut request);
+    recv(socket.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
+    (socket, request)
+}
+
 /// The lies of a false server, and a word of the fault that a reader reports.
 const LIES: &[(&str, &str, Answer)] = &[
     ("end", "gone", |_, _, _| {}),
@@ -460,17 +495,7 @@ fn reader_of_lies(channel: &str) {
     for (what, word, lie) in LIES {
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                use std::os::fd::FromRawFd;
-                let accepted = accept(listener.as_raw_fd()).unwrap();
-                // SAFETY: the call has just opened the descriptor.
-                let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
-                let mut request = ObjectRequest::default();
-                recv(
-                    socket.as_raw_fd(),
-                    bytemuck::bytes_of_mut(&mut request),
-                    MsgFlags::empty(),
-                )
-                .unwrap();
+                let (socket, request) = accept_request(&listener);
                 lie(&socket, &request, &file);
             });
             let next = take(&mut reader);
@@ -489,16 +514,7 @@ fn reader_of_lies(channel: &str) {
     // The truth is accepted.
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            use std::os::fd::FromRawFd;
-            // SAFETY: the call has just opened the descriptor.
-            let socket = unsafe { OwnedFd::from_raw_fd(accept(listener.as_raw_fd()).unwrap()) };
-            let mut request = ObjectRequest::default();
-            recv(
-                socket.as_raw_fd(),
-                bytemuck::bytes_of_mut(&mut request),
-                MsgFlags::empty(),
-            )
-            .unwrap();
+            let (socket, request) = accept_request(&listener);
             answer_with(&socket, &reply_to(&request), &[&file]);
         });
         let next = take(&mut reader);
@@ -572,6 +588,7 @@ fn limit_files(most: u64) {
         rlim_cur: most,
         rlim_max: 1024,
     };
+    // SAFETY: the call reads one `rlimit` at the address, which is alive.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 

@@ -4,6 +4,7 @@
 
 pub mod deaths;
 pub mod hostile;
+mod lossless;
 mod pool;
 
 use std::{
