@@ -92,9 +92,8 @@ pub use protocol::{
     name::ChannelName,
 };
 pub use reader::{
-    CopyTarget, Event, Frame, FrameData, FramePart, MappedPart, Next, ObjectFault, ObjectFrame, ObservedReader,
-    ObservedStatus, Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats,
-    ReceivedObject, SegmentFile,
+    CopyTarget, Event, Frame, FrameData, FramePart, Next, ObjectFault, ObjectFrame, ObservedReader, ObservedStatus,
+    Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats, ReceivedObject, SegmentFile,
 };
 pub use segment::{
     discovery::{channels, possible_channels, segment_version},

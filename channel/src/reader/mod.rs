@@ -42,7 +42,7 @@ pub use self::{
     frame::{Frame, FrameData, Next},
     handle::ReaderHandle,
     object_fetch::ObjectFault,
-    object_frame::{MappedPart, ObjectFrame},
+    object_frame::ObjectFrame,
     observed::{ObservedReader, ObservedStatus, SegmentFile},
     observer::Observer,
     options::{ReadLimits, ReaderOptions},

@@ -13,7 +13,7 @@ use super::{
     object_frame::ObjectFrame,
     options::ReadLimits,
     pinned::{PinnedFrame, Refused},
-    received_object::copy_parts,
+    received_object::{copy_parts, is_one_range},
     runs::FrameLocation,
 };
 
@@ -31,8 +31,8 @@ pub(super) fn take_objects(
     let result = match pinned {
         Ok(None) => Ok(None),
         Ok(Some((frame, info))) => {
-            let is_in_place = limits.accepts_objects && may_hold;
-            take_pinned(attachment, objects, frame, info, is_in_place, &mut target)
+            let limits = limits.accepts_objects(limits.accepts_objects && may_hold);
+            take_pinned(attachment, objects, frame, info, limits, &mut target)
         }
         Err(Refused) => attachment
             .copy_objects_unpinned(objects, location, &mut target)
@@ -53,7 +53,7 @@ fn take_pinned(
     objects: &ObjectCache,
     frame: PinnedFrame,
     info: FrameInfo,
-    is_in_place: bool,
+    limits: ReadLimits,
     target: &mut CheckedTarget<'_>,
 ) -> Result<Option<(FrameInfo, FrameData)>, FetchError> {
     let Some(table) = frame.references() else {
@@ -63,7 +63,7 @@ fn take_pinned(
     let Some(parts) = objects.find(&attachment.segment, &table, size)? else {
         return Ok(None);
     };
-    if is_in_place {
+    if limits.accepts_objects && (!limits.needs_one_range || is_one_range(&parts)) {
         return Ok(Some((info, FrameData::Objects(ObjectFrame::new(frame, parts)))));
     }
     let Some(memory) = target.prepare(size as usize) else {

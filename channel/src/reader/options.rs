@@ -51,6 +51,9 @@ pub struct ReadLimits {
     /// Whether frames of objects are delivered as objects
     /// ([`FrameData::Objects`](crate::FrameData::Objects)). Otherwise the reader copies them.
     pub accepts_objects: bool,
+    /// Whether a frame of objects is copied unless its bytes are one range of one object. For programs that need all bytes
+    /// at one address.
+    pub needs_one_range: bool,
 }
 
 impl Default for ReadLimits {
@@ -59,6 +62,7 @@ impl Default for ReadLimits {
             max_behind: 0,
             max_held: 4,
             accepts_objects: false,
+            needs_one_range: false,
         }
     }
 }
@@ -82,6 +86,13 @@ impl ReadLimits {
     #[must_use]
     pub fn accepts_objects(mut self, accepts_objects: bool) -> Self {
         self.accepts_objects = accepts_objects;
+        self
+    }
+
+    /// Sets [`needs_one_range`](Self::needs_one_range).
+    #[must_use]
+    pub fn needs_one_range(mut self, needs_one_range: bool) -> Self {
+        self.needs_one_range = needs_one_range;
         self
     }
 

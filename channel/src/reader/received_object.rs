@@ -56,6 +56,28 @@ impl ReceivedObject {
     pub(super) fn file(&self) -> &ObjectFile {
         &self.0.file
     }
+
+    /// Begins access by the processor, which the returned value ends.
+    pub(super) fn hold_access(&self) -> HeldAccess {
+        self.file().begin_access();
+        HeldAccess(self.clone())
+    }
+}
+
+/// An access by the processor, until this value is dropped.
+#[derive(Debug)]
+pub(super) struct HeldAccess(ReceivedObject);
+
+impl HeldAccess {
+    pub(super) fn object(&self) -> &ReceivedObject {
+        &self.0
+    }
+}
+
+impl Drop for HeldAccess {
+    fn drop(&mut self) {
+        self.0.file().end_access();
+    }
 }
 
 impl AsFd for ReceivedObject {
@@ -108,6 +130,16 @@ impl FramePart {
     pub fn size(&self) -> u64 {
         self.size
     }
+}
+
+/// Whether the parts follow one another in one object.
+pub(super) fn is_one_range(parts: &[FramePart]) -> bool {
+    // A part ends inside its object, so the sum cannot overflow.
+    let continues = |pair: &[FramePart]| match pair {
+        [one, next] => one.object == next.object && one.offset + one.size == next.offset,
+        _ => true,
+    };
+    parts.windows(2).all(continues)
 }
 
 /// Copies the parts into `target`, which has their size. An error means that the copy is not the frame.

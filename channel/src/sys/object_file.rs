@@ -172,21 +172,26 @@ impl ObjectFile {
                 false => Err(Errno::ENXIO),
             },
             ObjectKind::Dmabuf => {
-                let _access = self.begin_access();
+                self.begin_access();
                 // SAFETY: a dmabuf has its size for ever. Its bytes may change during the copy if the writer takes the
                 // frame back: the caller then discards the copy. The copy below does not depend on their values.
-                let bytes = unsafe { self.bytes(offset, target.len() as u64)? };
-                target.copy_from_slice(bytes);
-                Ok(())
+                let bytes = unsafe { self.bytes(offset, target.len() as u64) };
+                let copied = bytes.map(|bytes| target.copy_from_slice(bytes));
+                self.end_access();
+                copied
             }
         }
     }
 
-    /// Begins access by the processor, which the returned value ends. For a dmabuf, it makes the bytes that a device has
-    /// written visible to the processor.
-    pub(crate) fn begin_access(&self) -> Access<'_> {
+    /// Begins access by the processor, which [`end_access`](Self::end_access) ends. For a dmabuf, it makes the bytes that a
+    /// device has written visible to the processor.
+    pub(crate) fn begin_access(&self) {
         self.sync(BEGIN_READ);
-        Access(self)
+    }
+
+    /// Ends an access by the processor.
+    pub(crate) fn end_access(&self) {
+        self.sync(END_READ);
     }
 
     /// A failure is ignored, because a driver without this call has memory that needs none.
@@ -203,16 +208,6 @@ impl ObjectFile {
 impl AsFd for ObjectFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
-    }
-}
-
-/// An access by the processor, until this value is dropped.
-#[derive(Debug)]
-pub(crate) struct Access<'a>(&'a ObjectFile);
-
-impl Drop for Access<'_> {
-    fn drop(&mut self) {
-        self.0.sync(END_READ);
     }
 }
 

@@ -73,7 +73,7 @@ pub fn check_objects(frame: &Frame, copy: &[u8]) {
             assert_eq!(objects.parts().len(), 1);
             let mapped = objects.map(0).unwrap();
             assert_eq!(mapped.len(), SIZE);
-            assert!(is_filled(&mapped, value), "frame {}", frame.seq);
+            assert!(is_filled(mapped, value), "frame {}", frame.seq);
         }
         FrameData::Copied => check_bytes(frame, copy),
         other => panic!("{other:?}"),
@@ -289,7 +289,7 @@ fn parts_of_a_frame_come_in_order_with_offsets() {
         };
         let mut mapped = Vec::new();
         for index in 0..4 {
-            mapped.extend_from_slice(&objects.map(index).unwrap());
+            mapped.extend_from_slice(objects.map(index).unwrap());
         }
         assert!(mapped == expected);
         let mut copied = vec![0; 26_001];
