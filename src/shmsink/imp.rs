@@ -39,7 +39,7 @@ use gst_video::VideoInfo;
 use rsshm_channel::{Caps, Error, ServiceThread, Writer};
 
 use super::{
-    CAT, Descriptors as Policy,
+    CAT,
     descriptors::Descriptors,
     ending::{Ending, SourceWatch},
     keyframes::KeyframeForwarder,
@@ -66,7 +66,7 @@ use crate::{
 
 /// The minimum number of buffers that the sink announces for its pool.
 const MIN_BUFFERS: u32 = 2;
-/// This number if upstream's own buffers may go by descriptor: the newest frame, two that readers hold, and one that is on
+/// This number for caps with the feature memory:DMABuf: the newest frame, two that readers hold, and one that is on
 /// its way back. A driver that cannot add buffers later allocates them for this number.
 const MIN_BUFFERS_BY_DESCRIPTOR: u32 = 4;
 
@@ -715,11 +715,7 @@ impl BaseSinkImpl for RsShmSink {
         } else if need_pool {
             let pool = Pool::new(&writer, &self.current_format, &caps, size)
                 .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
-            let min = match lock(&self.settings).descriptors {
-                Policy::Never => MIN_BUFFERS,
-                Policy::Auto | Policy::Always => MIN_BUFFERS_BY_DESCRIPTOR,
-            };
-            query.add_allocation_pool(Some(&pool), size, min, 0);
+            query.add_allocation_pool(Some(&pool), size, MIN_BUFFERS, 0);
         }
         Ok(())
     }
