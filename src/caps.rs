@@ -8,6 +8,8 @@ use gst::prelude::*;
 use gst_video::VideoFormat;
 use rsshm_channel::caps_text::canonical_caps;
 
+use crate::dmabuf;
+
 /// The preferred raw formats, most preferred first. Screens and encoders take these formats without a conversion.
 const PREFERRED_FORMATS: [VideoFormat; 12] = [
     VideoFormat::I420,
@@ -88,6 +90,8 @@ static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
         .format_list(VideoFormat::iter_raw())
         .field("interlace-mode", "alternate");
     caps.merge(fields.build());
+    // Upstream that can also send frames in system memory does so, because each program can read these.
+    caps.merge(gst::Caps::builder("video/x-raw").features([dmabuf::FEATURE]).build());
     // These caps live until the program ends, so a leak tracer must not report them.
     caps.make_mut().mark_may_be_leaked();
     caps
@@ -117,8 +121,8 @@ fn installed_media_types() -> BTreeSet<String> {
 
 /// The sink's answer to a CAPS query. It is never ANY, because upstream might deliver GPU memory after such an answer.
 ///
-/// With a filter, the answer has all of the filter's caps that are in system memory. The raw formats of the answer are
-/// in the sink's order of preference.
+/// With a filter, the answer has all of the filter's caps that are in system memory or in dmabufs. The raw formats of the
+/// answer are in the sink's order of preference.
 pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     let Some(filter) = filter else {
         return ANSWER.clone();
@@ -144,13 +148,13 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     caps
 }
 
-/// The first feature that the channel cannot carry. The channel carries only buffers in system memory. Each buffer has
-/// a whole frame, or a single field (`format:Interlaced`).
+/// The first feature that the channel cannot carry. The channel carries only buffers in system memory and in dmabufs. Each
+/// buffer has a whole frame, or a single field (`format:Interlaced`).
 fn unsupported_feature(features: &gst::CapsFeaturesRef) -> Option<&str> {
     features
         .iter()
         .map(|feature| feature.as_str())
-        .find(|feature| !["memory:SystemMemory", "format:Interlaced"].contains(feature))
+        .find(|feature| !["memory:SystemMemory", dmabuf::FEATURE, "format:Interlaced"].contains(feature))
 }
 
 /// The reason why the channel cannot carry these caps, with a remedy; `None` if it can carry them.
@@ -190,9 +194,6 @@ fn refusal_of_feature(feature: &str) -> String {
         "memory:GLMemory" => "put gldownload before this element",
         "memory:CUDAMemory" => "put cudadownload before this element",
         "memory:VAMemory" | "memory:VASurface" => "put vapostproc before this element",
-        "memory:DMABuf" => {
-            "put vapostproc, glupload ! gldownload, or \"video/x-raw\" as a caps filter before this element"
-        }
         "meta:GstVideoOverlayComposition" => {
             return format!(
                 "overlays that are not drawn into the picture are not shared: take {feature} out of the caps filter \
@@ -214,7 +215,7 @@ fn refusal_of_feature(feature: &str) -> String {
             );
         }
     };
-    format!("only system memory is shared, not {feature}: {remedy}")
+    format!("only system memory and dmabufs are shared, not {feature}: {remedy}")
 }
 
 /// The reason why the channel can carry none of the caps in `filter`; `None` if it can carry some.
@@ -243,7 +244,18 @@ pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
 }
 
 /// What to do if downstream of a reader does not accept `caps`. `may_convert` is whether the reader converts raw video.
-pub(crate) fn remedy_for_reader(caps: Option<&gst::CapsRef>, may_convert: bool) -> &'static str {
+pub(crate) fn remedy_for_reader(caps: Option<&gst::CapsRef>, may_convert: bool) -> String {
+    if let Some(format) = caps.and_then(dmabuf::opaque_format) {
+        return format!(
+            "its frames are in the format {format} of the kernel, whose modifier only devices can read: put an element that \
+             imports such dmabufs after this element, for example glupload, or let the writer send rows with \"video/x-raw\" \
+             as a caps filter before rsshmsink"
+        );
+    }
+    remedy_of_media_type(caps, may_convert).to_owned()
+}
+
+fn remedy_of_media_type(caps: Option<&gst::CapsRef>, may_convert: bool) -> &'static str {
     match caps
         .and_then(|caps| caps.structure(0))
         .map(|structure| structure.name().as_str())
@@ -288,10 +300,10 @@ pub(crate) fn without_stream_headers(caps: &gst::Caps) -> gst::Caps {
     caps
 }
 
-/// The video format of caps in system memory; `None` if they are not raw video.
+/// The video format of caps; `None` if they are not raw video, or if only devices can read the frames.
 pub(crate) fn raw_video(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
     let structure = caps.structure(0)?;
-    (structure.name() == "video/x-raw")
+    (structure.name() == "video/x-raw" && !dmabuf::has_drm_format(structure))
         .then(|| gst_video::VideoInfo::from_caps(caps).ok())
         .flatten()
 }
@@ -345,7 +357,12 @@ mod tests {
         assert!(refusal_of_offer(&offer).unwrap().contains("gldownload"));
         let mixed = caps("video/x-raw(memory:DMABuf),format=DMA_DRM;video/x-raw,format=NV12");
         assert!(refusal_of_offer(&mixed).is_none());
-        assert_eq!(answer(Some(&mixed)), caps("video/x-raw,format=NV12"));
+        let answer_to_mixed = answer(Some(&mixed));
+        assert_eq!(answer_to_mixed, mixed);
+        assert!(
+            !dmabuf::has_feature(&answer_to_mixed),
+            "caps in system memory come first"
+        );
         assert!(!answer(None).is_any());
         assert!(answer(None).can_intersect(&caps("video/x-raw,format=GRAY16_LE")));
     }

@@ -21,6 +21,7 @@ use gst::glib;
 mod caps;
 mod codec;
 mod devices;
+mod dmabuf;
 mod element;
 mod error;
 mod events;

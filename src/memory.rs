@@ -18,7 +18,7 @@ use gst::{
         translate::{IntoGlib, from_glib_none},
     },
 };
-use gst_allocators::{DmaBufAllocator, FdAllocator, FdMemoryFlags, FdMemoryRef, prelude::*};
+use gst_allocators::{DmaBufAllocator, DmaBufMemory, FdAllocator, FdMemoryFlags, FdMemoryRef, prelude::*};
 use rsshm_channel::{Object, ObjectKind, ReceivedObject};
 
 use crate::sync::lock;
@@ -140,6 +140,12 @@ fn keep<T: Send + 'static>(memory: &gst::MemoryRef, name: &glib::Quark, value: T
     }
 }
 
+/// Whether all memories of a buffer are GstDmaBufMemory.
+pub(crate) fn is_dmabuf(buffer: &gst::BufferRef) -> bool {
+    let mut memories = buffer.iter_memories();
+    buffer.n_memory() > 0 && memories.all(|memory| memory.downcast_memory_ref::<DmaBufMemory>().is_some())
+}
+
 /// The descriptor of a memory that has one.
 pub(crate) fn descriptor_of(memory: &FdMemoryRef) -> Option<BorrowedFd<'_>> {
     let descriptor = memory.fd();
@@ -148,8 +154,8 @@ pub(crate) fn descriptor_of(memory: &FdMemoryRef) -> Option<BorrowedFd<'_>> {
 }
 
 /// A memory of `size` bytes in an object, which devices and the processor can use. It is mapped once. It owns its
-/// descriptor, which is another one than that of `object`.
-pub(crate) fn of_object(object: &ReceivedObject) -> Option<gst::Memory> {
+/// descriptor, which is another one than that of `object`. With `is_dmabuf`, it is a GstDmaBufMemory in any case.
+pub(crate) fn of_object(object: &ReceivedObject, is_dmabuf: bool) -> Option<gst::Memory> {
     let size = usize::try_from(object.size()).ok()?;
     let descriptor = object.as_fd().try_clone_to_owned().ok()?.into_raw_fd();
     let flags = FdMemoryFlags::KEEP_MAPPED;
@@ -157,6 +163,7 @@ pub(crate) fn of_object(object: &ReceivedObject) -> Option<gst::Memory> {
     // descriptor is closed below.
     let memory = unsafe {
         match object.kind() {
+            _ if is_dmabuf => DMABUFS.alloc_dmabuf_with_flags(descriptor, size, flags),
             ObjectKind::Dmabuf => DMABUFS.alloc_dmabuf_with_flags(descriptor, size, flags),
             _ => MEMFDS.alloc_fd(descriptor, size, flags),
         }

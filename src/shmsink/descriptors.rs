@@ -14,6 +14,7 @@ use rsshm_channel::{Caps, Error, Object, Writer, WriterOptions, layout::MAX_REFE
 
 use super::Descriptors as Policy;
 use crate::{
+    dmabuf,
     memory::{self, Kind},
     planes::Planes,
     sync::lock,
@@ -48,7 +49,9 @@ pub(super) struct Descriptors {
 struct State {
     policy: Policy,
     /// The caps of frames in slots, and of frames by descriptor; `None` before the first caps.
-    caps: Option<(Caps, Caps)>,
+    caps: Option<(Option<Caps>, Caps)>,
+    /// The format of frames that only devices can read, and that therefore cannot be in slots.
+    opaque_format: Option<String>,
     uses_objects: bool,
     /// How many more frames must be able to go by descriptor before they do.
     frames_until_return: u32,
@@ -57,16 +60,22 @@ struct State {
 }
 
 impl Descriptors {
-    /// Records the caps of the next frames. `slots` are the caps of frames in slots.
-    pub(super) fn set_caps(&self, slots: Caps, text: &str) -> Caps {
+    /// Records the caps of the next frames. `slots` are the caps of these frames in slots; `None` if they cannot be in slots.
+    pub(super) fn set_caps(&self, slots: Option<Caps>, caps: &gst::Caps) -> Caps {
         let mut state = lock(&self.state);
-        let objects = Caps::objects(text);
-        let current = if state.uses_objects {
-            objects.clone()
-        } else {
-            slots.clone()
+        let objects = Caps::objects(caps.to_string());
+        // The first frame shows whether dmabufs are copied. Most are not, and each change costs a segment.
+        let is_first = state.caps.is_none();
+        if slots.is_none() || is_first && dmabuf::has_feature(caps) && state.policy != Policy::Never {
+            state.uses_objects = true;
+        }
+        let current = match &slots {
+            Some(slots) if !state.uses_objects => slots.clone(),
+            _ => objects.clone(),
         };
         state.caps = Some((slots, objects));
+        state.opaque_format = dmabuf::opaque_format(caps);
+        self.note_activity(&state);
         current
     }
 
@@ -117,6 +126,18 @@ impl Descriptors {
                     .to_owned(),
             })?),
         };
+        if parts.is_none()
+            && let Some(format) = lock(&self.state).opaque_format.clone()
+        {
+            return Err(Error::Object {
+                channel: writer.name().to_string(),
+                what: format!(
+                    "the frames have the format {format}, whose modifier only devices can read, so they cannot be copied, and \
+                     a buffer cannot go by descriptor; leave descriptors=auto and perms=0600, or put \"video/x-raw\" as a caps \
+                     filter before this element"
+                ),
+            });
+        }
         let change = {
             let mut state = lock(&self.state);
             let change = state.note_frame(parts.is_some());
@@ -165,7 +186,11 @@ impl State {
         }
         self.uses_objects = uses_objects;
         let (slots, objects) = self.caps.as_ref()?;
-        Some(if uses_objects { objects } else { slots }.clone())
+        if uses_objects {
+            Some(objects.clone())
+        } else {
+            slots.clone()
+        }
     }
 }
 

@@ -55,7 +55,7 @@ use super::{
     stream::{Position, RawFormat, Stream},
 };
 use crate::{
-    caps, element, error,
+    caps, dmabuf, element, error,
     events::{self, EncodedEvent},
     left_out::{Kind, LeftOut},
     memory, metas, pipeline,
@@ -66,6 +66,9 @@ use crate::{
 
 /// The minimum number of buffers that the sink announces for its pool.
 const MIN_BUFFERS: u32 = 2;
+/// This number for caps with the feature memory:DMABuf: the newest frame, two that readers hold, and one that is on
+/// its way back. A driver that cannot add buffers later allocates them for this number.
+const MIN_BUFFERS_BY_DESCRIPTOR: u32 = 4;
 
 /// The default of `processing-deadline`, which a live writer adds to the latency that it announces. A publish takes at
 /// most 2 ms, so the 20 ms of the base class would only make readers show every frame later.
@@ -677,16 +680,17 @@ impl BaseSinkImpl for RsShmSink {
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let caps = &dmabuf::for_channel(caps);
         let info = caps::raw_video(caps);
-        let format = match &info {
-            Some(info) => Caps::fixed_size(caps.to_string(), info.size()),
-            None => Caps::variable_size(caps.to_string()),
-        };
+        let in_slots = dmabuf::mapped(caps).map(|mapped| match &info {
+            Some(info) => Caps::fixed_size(mapped.to_string(), info.size()),
+            None => Caps::variable_size(mapped.to_string()),
+        });
         let writer = self
             .writer()
             .ok_or_else(|| gst::loggable_error!(CAT, "the element is not started"))?;
         writer
-            .set_caps(self.descriptors.set_caps(format, &caps.to_string()))
+            .set_caps(self.descriptors.set_caps(in_slots, caps))
             .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
         self.current_format.set(info.clone());
         // After a seek, an encoded stream begins before its segment, with the keyframe that the decoder needs. The base
@@ -713,20 +717,26 @@ impl BaseSinkImpl for RsShmSink {
     fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let (caps, need_pool) = query.get_owned();
         let caps = caps.ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query without caps"))?;
+        let is_dmabuf = dmabuf::has_feature(&caps);
+        let info = caps::raw_video(&dmabuf::for_channel(&caps));
         // Only raw video has frames whose size is known before they arrive.
-        let Some(info) = caps::raw_video(&caps) else {
+        if info.is_none() && !is_dmabuf {
             return Ok(());
-        };
+        }
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
         // The sink does not offer GstVideoCropMeta, because upstream would then leave the cropping to the elements
         // downstream of the readers. The sink does not know whether these elements crop.
         query.add_allocation_meta::<gst_video::VideoRegionOfInterestMeta>(None);
         query.add_allocation_meta::<gst::ReferenceTimestampMeta>(None);
         query.add_allocation_meta::<gst_video::VideoTimeCodeMeta>(None);
-        let (Some(writer), Ok(size)) = (self.writer(), u32::try_from(info.size())) else {
+        let size = info.as_ref().map_or(0, VideoInfo::size);
+        let (Some(writer), Ok(size)) = (self.writer(), u32::try_from(size)) else {
             return Ok(());
         };
-        if need_pool {
+        if is_dmabuf {
+            // Without a pool, upstream takes its own, with so many buffers more.
+            query.add_allocation_pool(None::<&gst::BufferPool>, size, MIN_BUFFERS_BY_DESCRIPTOR, 0);
+        } else if need_pool {
             let pool = Pool::new(&writer, &self.current_format, &caps, size)
                 .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
             query.add_allocation_pool(Some(&pool), size, MIN_BUFFERS, 0);

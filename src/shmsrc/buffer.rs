@@ -38,6 +38,8 @@ pub(super) struct BufferMaker {
     spare: Option<gst::Buffer>,
     /// The memory of each object, with the object. It is mapped once, and importers know it again.
     objects: Vec<(ReceivedObject, gst::Memory)>,
+    /// Whether the memory of objects is given as GstDmaBufMemory, because the caps say so.
+    gives_dmabufs: bool,
 }
 
 /// The most objects whose memory is kept. The oldest is forgotten first.
@@ -61,7 +63,21 @@ impl BufferMaker {
         stamps: Stamps,
     ) -> Result<Option<gst::Buffer>, gst::FlowError> {
         let descriptor = &frame.descriptor;
+        let gives_dmabufs = context.shared.gives_dmabufs();
+        if self.gives_dmabufs != gives_dmabufs {
+            self.gives_dmabufs = gives_dmabufs;
+            self.objects.clear();
+        }
         let mut buffer = self.with_memory(frame.data, copy)?;
+        if gives_dmabufs && !memory::is_dmabuf(&buffer) {
+            gst::debug!(
+                CAT,
+                obj = context.element,
+                "frame {} was copied, and downstream takes only dmabufs",
+                frame.seq
+            );
+            return Ok(None);
+        }
         if let Some(info) = format.video {
             let planes = Planes::of_descriptor(descriptor, info);
             if !planes.fit(info, buffer.size()) {
@@ -150,7 +166,7 @@ impl BufferMaker {
         if let Some((_, memory)) = self.objects.iter().find(|(known, _)| known == object) {
             return Some(memory.clone());
         }
-        let memory = memory::of_object(object)?;
+        let memory = memory::of_object(object, self.gives_dmabufs)?;
         if self.objects.len() >= MAX_OBJECTS {
             self.objects.remove(0);
         }
@@ -191,7 +207,8 @@ fn with_layout(
     planes: &Planes,
     info: &VideoInfo,
 ) -> Result<gst::Buffer, gst::FlowError> {
-    if context.shared.downstream_takes_video_meta() && planes.fit_whole_strides(info, buffer.size()) {
+    let needs_meta = context.shared.gives_dmabufs();
+    if needs_meta || context.shared.downstream_takes_video_meta() && planes.fit_whole_strides(info, buffer.size()) {
         planes
             .add_meta(buffer.make_mut(), info)
             .map_err(|_| gst::FlowError::Error)?;

@@ -12,7 +12,7 @@ use gst_video::{
 };
 
 use super::CAT;
-use crate::caps;
+use crate::{caps, dmabuf};
 
 /// The caps fields that a conversion may change.
 const FORMAT_FIELDS: [&str; 3] = ["format", "colorimetry", "chroma-site"];
@@ -34,14 +34,26 @@ impl Output {
     /// Chooses what goes downstream for the channel's `caps`. The caps themselves are chosen if downstream takes them,
     /// and also if it takes nothing that they can be converted to.
     ///
+    /// `may_hold` is whether downstream may hold frames in place. Without this, frames are copied, and are not in dmabufs.
     /// `present` is the conversion until now. It is used again if nothing has changed.
     pub(super) fn choose(
         pad: &gst::Pad,
         caps: &gst::Caps,
         may_convert: bool,
+        may_hold: bool,
         present: Option<Arc<Conversion>>,
     ) -> Self {
         let unconverted = |caps| Self { caps, conversion: None };
+        if let Some(caps) = dmabuf::spellings(caps)
+            .into_iter()
+            .find(|caps| may_hold && takes(pad, caps))
+        {
+            return unconverted(caps);
+        }
+        // The processor reads frames in dmabufs through a mapping.
+        let Some(caps) = &dmabuf::mapped(caps) else {
+            return unconverted(caps.clone());
+        };
         if takes(pad, caps) {
             return unconverted(caps.clone());
         }

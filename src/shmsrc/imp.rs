@@ -44,7 +44,7 @@ use super::{
     shared::{Context, Shared, Status},
     stream::Stream,
 };
-use crate::{caps, element, sync::lock, uri};
+use crate::{caps, dmabuf, element, sync::lock, uri};
 
 // The comment at `Shared` also gives the rule for the locks of this type.
 #[derive(Default)]
@@ -297,10 +297,14 @@ impl BaseSrcImpl for RsShmSrc {
         let Some(caps) = caps else {
             return Ok(());
         };
-        let may_convert = lock(&self.shared.settings).stream.convert;
+        let (may_convert, may_hold) = {
+            let settings = lock(&self.shared.settings).stream;
+            (settings.convert, settings.limits.max_held > 0)
+        };
         let present = self.shared.conversion();
-        let output = Output::choose(self.obj().src_pad(), &caps, may_convert, present);
+        let output = Output::choose(self.obj().src_pad(), &caps, may_convert, may_hold, present);
         let caps = output.caps.clone();
+        self.shared.set_gives_dmabufs(dmabuf::has_feature(&caps));
         *lock(&self.shared.output) = Some(output);
         gst::info!(CAT, imp = self, "caps are {caps}");
         self.obj()

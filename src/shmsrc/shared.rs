@@ -50,6 +50,9 @@ pub(super) struct Shared {
     /// Whether downstream understands a GstVideoMeta. The streaming thread sets this flag when it negotiates. All
     /// accesses are Relaxed, because no other data depends on the flag.
     downstream_takes_video_meta: AtomicBool,
+    /// Whether the caps downstream have the feature memory:DMABuf. The streaming thread sets this flag when it negotiates.
+    /// All accesses are Relaxed, because no other data depends on the flag.
+    gives_dmabufs: AtomicBool,
     /// Whether the streaming thread must still react to the pipeline's change to PLAYING.
     has_resumed: AtomicBool,
 }
@@ -73,6 +76,15 @@ impl Shared {
 
     pub(super) fn set_downstream_takes_video_meta(&self, takes_meta: bool) {
         self.downstream_takes_video_meta.store(takes_meta, Ordering::Relaxed);
+    }
+
+    /// Whether the caps downstream have the feature memory:DMABuf.
+    pub(super) fn gives_dmabufs(&self) -> bool {
+        self.gives_dmabufs.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_gives_dmabufs(&self, gives_dmabufs: bool) {
+        self.gives_dmabufs.store(gives_dmabufs, Ordering::Relaxed);
     }
 
     /// Records that the pipeline goes to PLAYING, so that the next buffer is the newest frame.

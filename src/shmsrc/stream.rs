@@ -173,6 +173,7 @@ impl Stream {
         };
         let format = self.format.for_metas();
         let Some(mut buffer) = self.buffers.make(context, frame, copy, format, stamps)? else {
+            self.is_discont = true;
             return Ok(None);
         };
         self.headers.note_next(&buffer);

@@ -17,6 +17,8 @@ use rsshm_testkit::{
 pub const CAMERA: &str = "/dev/video0";
 /// A camera of vivid that puts each plane of a frame into its own buffer.
 pub const MULTIPLANAR: &str = "/dev/video1";
+/// An output device of vivid, which takes frames and can import dmabufs.
+pub const OUTPUT: &str = "/dev/video20";
 /// A device of v4l2loopback, which delivers the frames that are written to it.
 pub const LOOPBACK: &str = "/dev/video10";
 

@@ -7,6 +7,7 @@
 
 mod capture;
 mod device;
+mod dmabuf;
 mod faults;
 mod formats;
 mod on_demand;

@@ -230,6 +230,69 @@ fn property_decides_which_frames_go_by_descriptor() {
     assert!(error.to_string().contains("descriptors=auto"), "{error}");
 }
 
+/// A frame in a GstDmaBufMemory around a memfd, and the caps of such frames.
+fn dmabuf_frame(info: &VideoInfo, number: u8) -> gst::Buffer {
+    let bytes = picture::packed(info, number);
+    let (_, file) = memory(bytes.len());
+    file.write_all_at(&bytes, 0).unwrap();
+    // SAFETY: the allocator owns the descriptor, which has this size.
+    let memory = unsafe { DmaBufAllocator::new().alloc_dmabuf(file, bytes.len()) }.unwrap();
+    let mut buffer = gst::Buffer::new();
+    buffer.get_mut().unwrap().append_memory(memory);
+    buffer
+}
+
+/// Downstream that takes dmabufs gets caps that say so, and other downstream gets ordinary caps and a mapping.
+#[test]
+fn caps_with_dmabufs_reach_readers() {
+    let info = info(VideoFormat::Nv12);
+    let caps = "video/x-raw(memory:DMABuf),format=NV12,width=64,height=48,framerate=30/1";
+    for (downstream, is_dmabuf) in [
+        ("fakesink sync=false", true),
+        ("capsfilter caps=video/x-raw(memory:DMABuf) ! fakesink sync=false", true),
+        ("capsfilter caps=video/x-raw ! fakesink sync=false", false),
+        ("videoconvert ! video/x-raw,format=RGB ! fakesink sync=false", false),
+    ] {
+        let pair = Pair::new(&info, "", downstream);
+        pair.writer.set_caps(caps);
+        for number in 0..10 {
+            pair.send(dmabuf_frame(&info, number), &info, number);
+        }
+        pair.assert_counts([10, 0, 0]);
+        let seen = pair.reader.last_frame().unwrap();
+        let features = seen.caps().features(0).unwrap();
+        assert_eq!(
+            features.contains("memory:DMABuf"),
+            is_dmabuf,
+            "{downstream}: {features}"
+        );
+        assert_eq!(pair.reader.stat("frames-skipped"), 0, "{downstream}");
+    }
+}
+
+/// The pixels of a frame with a modifier are only for devices: they are never copied, and a reader that needs them fails.
+#[test]
+fn frames_with_modifier_go_by_descriptor_or_fail() {
+    let info = info(VideoFormat::Nv12);
+    let caps = "video/x-raw(memory:DMABuf),format=DMA_DRM,drm-format=NV12:0x0100000000000002,width=64,height=48,framerate=30/1";
+    let pair = Pair::new(&info, "", "fakesink sync=false");
+    pair.writer.set_caps(caps);
+    pair.send(dmabuf_frame(&info, 1), &info, 1);
+    assert_eq!(
+        pair.reader.last_frame().unwrap().caps(),
+        &caps.parse::<gst::Caps>().unwrap()
+    );
+    pair.writer.push(&gst::Buffer::from_slice(picture::packed(&info, 0)));
+    let error = pair.writer.pipeline.wait_error();
+    assert!(error.to_string().contains("NV12:0x0100000000000002"), "{error}");
+
+    let pair = Pair::new(&info, "", "capsfilter caps=video/x-raw ! fakesink sync=false");
+    pair.writer.set_caps(caps);
+    pair.writer.push(&dmabuf_frame(&info, 1));
+    let error = pair.reader.pipeline.wait_error();
+    assert!(error.to_string().contains("NV12:0x0100000000000002"), "{error}");
+}
+
 /// A source that sometimes copies its buffers: the channel goes on in slots, and returns to descriptors later.
 #[test]
 fn other_memory_in_between_is_copied() {

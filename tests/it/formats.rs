@@ -439,7 +439,6 @@ fn unsupported_caps_are_refused_with_advice() {
             "",
             "the element that makes use of it",
         ),
-        ("memory:DMABuf", "", "vapostproc"),
         ("format:Interlaced,memory:GLMemory", "", "gldownload"),
         ("format:Unheard", "", "a caps filter without it"),
         (
