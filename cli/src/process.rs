@@ -78,10 +78,29 @@ fn inodes(maps: &str) -> HashSet<u64> {
         .collect()
 }
 
+/// The last part of a path.
+fn base(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or(path).to_owned()
+}
+
+/// The arguments of the program that QEMU emulates, if this is QEMU, as in a container for another type of machine.
+fn emulated(arguments: &[String]) -> &[String] {
+    match arguments {
+        [emulator, program, rest @ ..] if base(emulator).starts_with("qemu-") && !program.starts_with('-') => {
+            // Linux puts the path of the program before its arguments, or in place of the first one.
+            match rest.first() {
+                Some(first) if base(first) == base(program) => rest,
+                _ => &arguments[1..],
+            }
+        }
+        _ => arguments,
+    }
+}
+
 /// The name of the program, and the name of the script if the program is an interpreter.
 fn short_name(arguments: &[String]) -> Option<String> {
     const INTERPRETERS: [&str; 7] = ["python", "node", "perl", "ruby", "bash", "sh", "dash"];
-    let base = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let arguments = emulated(arguments);
     let program = base(arguments.first()?);
     if program.is_empty() {
         return None;
@@ -142,6 +161,12 @@ mod tests {
             ("python3 -m rsshm.tool", "python3 -m rsshm.tool"),
             ("python3 -c pass", "python3"),
             ("./camera", "camera"),
+            (
+                "/usr/bin/qemu-aarch64 /usr/bin/python3 python3 detect.py",
+                "python3 detect.py",
+            ),
+            ("/usr/bin/qemu-aarch64-static /opt/camera --fast", "camera"),
+            ("qemu-system-aarch64 -M virt", "qemu-system-aarch64"),
         ] {
             let arguments: Vec<_> = command_line.split(' ').map(str::to_owned).collect();
             assert_eq!(short_name(&arguments).as_deref(), Some(name), "{command_line}");

@@ -272,6 +272,9 @@ def test_reader_reads_killed_writer_and_the_next(writer: str, reader: str, chann
                     break
                 seq = check(reading.next(), unread, shape, writing, False)
             seq = head_of(channel)
+            if isinstance(reading, ClassicReader):
+                # It may have printed more frames of the killed writer than this test has read.
+                reading.seq = seq
     writing.end()
     reading.end()
     channel.assert_gone()

@@ -79,11 +79,16 @@ mod tests {
     fn programs_answer_in_time_or_not_at_all() {
         assert_eq!(ask_shell("echo yes"), Answer::Yes("yes\n".to_owned()));
         assert_eq!(ask_shell("echo no; exit 3"), Answer::No);
-        assert_eq!(ask("/nowhere/program", &[]), Answer::Missing);
         let began = Instant::now();
         for script in ["exec sleep 30", "sleep 30 & echo yes"] {
             assert_eq!(ask_shell(script), Answer::TimedOut, "{script}");
         }
         assert!(began.elapsed() < Duration::from_secs(15));
+    }
+
+    #[test]
+    fn absent_program_is_missing() {
+        rsshm_testkit::need_real_machine!("a child cannot report that its program does not exist");
+        assert_eq!(ask("/nowhere/program", &[]), Answer::Missing);
     }
 }

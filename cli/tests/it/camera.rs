@@ -48,6 +48,11 @@ fn writer(channel: &Channel, former: i32) -> i32 {
     pid
 }
 
+/// A time on this machine as the text of an option. An emulated pipeline needs longer for its first frame.
+fn milliseconds(time: u64) -> String {
+    format!("{}ms", on_this_machine(Duration::from_millis(time)).as_millis())
+}
+
 /// The socket of a service manager.
 struct Manager {
     socket: UnixDatagram,
@@ -58,7 +63,7 @@ impl Manager {
     fn new(directory: &Directory) -> Self {
         let path = directory.file("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(on_this_machine(PATIENCE))).unwrap();
         Self { socket, path }
     }
 
@@ -67,7 +72,7 @@ impl Manager {
     fn expect(&self, words: &str) {
         let began = Instant::now();
         let mut bytes = [0; 4096];
-        while began.elapsed() < PATIENCE {
+        while began.elapsed() < on_this_machine(PATIENCE) {
             let count = self
                 .socket
                 .recv(&mut bytes)
@@ -312,7 +317,7 @@ fn stopped_pipeline_is_replaced() {
     need_program!("gst-launch-1.0");
     let channel = Channel::new();
     let source = format!("{SOURCE} ! {CAPS}").replace(", ", ",");
-    let process = Process::start(camera(&channel, &["--source", &source, "--stall", "1s"]));
+    let process = Process::start(camera(&channel, &["--source", &source, "--stall", &milliseconds(1000)]));
     let first = writer(&channel, 0);
     kill(Pid::from_raw(first), Signal::SIGSTOP).unwrap();
     writer(&channel, first);
@@ -326,10 +331,17 @@ fn camera_on_demand_is_healthy_while_nobody_reads() {
     let directory = Directory::new(&channel);
     let manager = Manager::new(&directory);
     let source = format!("{SOURCE} ! {CAPS}").replace(", ", ",");
-    let stall = format!("{}ms", on_this_machine(Duration::from_millis(500)).as_millis());
     let mut command = camera(
         &channel,
-        &["--source", &source, "--on-demand", "--idle", "0", "--stall", &stall],
+        &[
+            "--source",
+            &source,
+            "--on-demand",
+            "--idle",
+            "0",
+            "--stall",
+            &milliseconds(500),
+        ],
     );
     command.env("NOTIFY_SOCKET", &manager.path);
     let mut process = Process::start(command);
@@ -380,14 +392,22 @@ fn pipeline_with_many_descriptors_is_replaced_when_idle() {
     let source = format!("{SOURCE} ! {CAPS}").replace(", ", ",");
     let mut command = camera(
         &channel,
-        &["--source", &source, "--on-demand", "--idle", "1s", "--stall", "1s"],
+        &[
+            "--source",
+            &source,
+            "--on-demand",
+            "--idle",
+            "1s",
+            "--stall",
+            &milliseconds(1000),
+        ],
     );
     command.env("NOTIFY_SOCKET", &manager.path);
     let mut process = Process::start(with_descriptors(&command, 300));
     manager.expect("READY=1");
     let first = writer(&channel, 0);
     // Longer than a stall.
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(on_this_machine(Duration::from_millis(1500)));
     assert_eq!(writer(&channel, 0), first, "somebody reads: {}", process.output());
     reading.kill();
     manager.expect("STATUS=starts again");

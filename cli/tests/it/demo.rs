@@ -2,9 +2,9 @@
 
 //! Tests of the demo, which ends in `rsshm top` where there is a terminal.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
-use rsshm_testkit::{PATIENCE, Process, gst::command, wait_until};
+use rsshm_testkit::{PATIENCE, Process, gst::command, on_this_machine, wait_until};
 
 use crate::{
     line::{FAST, Line, find},
@@ -64,7 +64,9 @@ fn demo_ends_in_top_where_there_is_a_terminal() {
 fn demo_without_a_terminal_ends_by_itself() {
     let channel = Channel::new();
     let mut demo = demo(&channel);
-    demo.env("RUN_SECONDS", "3");
+    // An emulated program that has not started yet does not notice the SIGINT at the end.
+    let seconds = on_this_machine(Duration::from_secs(3)).as_secs();
+    demo.env("RUN_SECONDS", seconds.to_string());
     let output = Process::start(demo).wait_ok();
     assert!(
         output.contains("Files of the channel left in /dev/shm: 0") && find(output.as_bytes(), b"\x1b").is_none(),

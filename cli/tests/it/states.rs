@@ -12,7 +12,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use rsshm_channel::{ChannelName, Writer, WriterOptions};
-use rsshm_testkit::{PATIENCE, Process, Random, need_root, privileges::NOBODY, wait_until};
+use rsshm_testkit::{PATIENCE, Process, Random, need_root, on_this_machine, privileges::NOBODY, wait_until};
 
 use crate::{
     support::{Channel, Run, rsshm, run, run_as},
@@ -50,7 +50,7 @@ fn expect(channel: &Channel, user: Option<u32>, codes: [i32; COMMANDS.len()], wo
                     waiting.output().contains("waiting for a writer")
                 });
             } else {
-                std::thread::sleep(Duration::from_millis(150));
+                std::thread::sleep(on_this_machine(Duration::from_millis(150)));
             }
             waiting.signal(Signal::SIGINT);
             assert_eq!(waiting.wait().code(), Some(130), "{arguments}: {}", waiting.output());

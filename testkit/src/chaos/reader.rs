@@ -89,7 +89,7 @@ impl HeldFrame {
 /// Calls `check` with all bytes of a frame of objects. If the frame has one part, they are mapped, and else copied.
 fn with_bytes<T>(objects: &ObjectFrame, check: impl FnOnce(&[u8]) -> T) -> T {
     if objects.parts().len() == 1 {
-        return check(&objects.map(0).expect("memory that can be mapped"));
+        return check(objects.map(0).expect("memory that can be mapped"));
     }
     let mut bytes = vec![0; objects.parts().iter().map(|part| part.size() as usize).sum()];
     objects.copy(&mut bytes).expect("memory that can be read");
