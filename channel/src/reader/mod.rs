@@ -222,7 +222,7 @@ impl Reader {
 
     /// Takes the reason why the reader has missed a frame of objects: it could not get the frame's memory. `None` if
     /// there was no such fault since the last call.
-    pub fn take_object_fault(&self) -> Option<ObjectFault> {
+    pub fn take_object_fault(&mut self) -> Option<ObjectFault> {
         self.connection.take_object_fault()
     }
 
