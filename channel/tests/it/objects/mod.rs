@@ -806,32 +806,3 @@ fn ordinary_channel_has_no_socket() {
     assert!(!channel.socket().exists());
     assert_eq!(writer.objects().count(), 0);
 }
-
-#[test]
-fn fault_before_a_change_of_the_caps_is_reported_after_it() {
-    let channel = Channel::new();
-    // A lossless writer keeps the last frame before the change.
-    let writer = object_writer(channel.as_str(), lossless(0), 6);
-    let publish = |file: &std::fs::File| {
-        let object = writer.objects().register(file.as_fd()).unwrap();
-        let part = ObjectPart::new(&object, 0, SIZE as u64);
-        let published = writer
-            .objects()
-            .publish(&[part], descriptor(SIZE, 0), &[], Box::new(()));
-        assert!(published.unwrap().is_some());
-    };
-    let (short, whole) = (memfd(SIZE), memfd(SIZE));
-    let mut reader = channel.reader();
-    publish(&short);
-    next_frame(&mut reader, ReadLimits::default());
-    short.set_len(100).unwrap();
-    publish(&short);
-    writer.set_caps(Caps::fixed_size(CAPS, SIZE)).unwrap();
-    writer.set_caps(Caps::objects(CAPS)).unwrap();
-    publish(&whole);
-    // One call misses the frame, moves to the next segment, and takes a frame there.
-    next_frame(&mut reader, ReadLimits::default());
-    assert_eq!(reader.stats().missed, 1);
-    assert!(reader.take_object_fault().is_some());
-    assert!(reader.take_object_fault().is_none(), "a fault is reported once");
-}
