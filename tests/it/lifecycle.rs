@@ -586,7 +586,10 @@ fn sink_caps_query_lists_supported_memory() {
                 .iter_with_features()
                 .map(|(_, features)| features.to_string())
                 .collect();
-            assert_eq!(Vec::from_iter(features), ["format:Interlaced", "memory:SystemMemory"]);
+            assert_eq!(
+                Vec::from_iter(features),
+                ["format:Interlaced", "memory:DMABuf", "memory:SystemMemory"]
+            );
         }
         let filter: gst::Caps = "application/x-unheard-of".parse().unwrap();
         assert_eq!(pad.query_caps(Some(&filter)), filter);
@@ -595,7 +598,7 @@ fn sink_caps_query_lists_supported_memory() {
             "video/x-raw,format=NV12,width=16,height=16,framerate=30/1"
         ));
         assert!(accepts(&pad, "application/x-unheard-of"));
-        for memory in ["GLMemory", "DMABuf", "CUDAMemory", "VAMemory"] {
+        for memory in ["GLMemory", "CUDAMemory", "VAMemory"] {
             let caps = format!("video/x-raw(memory:{memory}),format=NV12,width=16,height=16,framerate=30/1");
             assert!(!accepts(&pad, &caps), "{memory}");
             assert!(pad.query_caps(Some(&caps.parse().unwrap())).is_empty(), "{memory}");

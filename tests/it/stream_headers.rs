@@ -29,7 +29,9 @@ fn bytes(reader: &SourceRecorder) -> Vec<Vec<u8>> {
 #[track_caller]
 fn assert_bytes(reader: &SourceRecorder, expected: &[&[u8]]) {
     eventually("all frames arrive", || {
-        bytes(reader).last().map(Vec::as_slice) == expected.last().copied()
+        let arrived = bytes(reader);
+        // Two frames may have the same bytes.
+        arrived.len() >= expected.len() && arrived.last().map(Vec::as_slice) == expected.last().copied()
     });
     assert_eq!(bytes(reader), expected);
 }
