@@ -28,30 +28,30 @@ const COUNTED: [(&str, &str, &str, u64); 8] = [
         "writer, a buffer of the pool",
         IN_PLACE,
         "*subclass::buffer_pool::buffer_pool_acquire_buffer*",
-        2028,
+        2275,
     ),
     (
         "writer, publish in place",
         IN_PLACE,
         "*base_sink::base_sink_render*",
-        3159,
+        3254,
     ),
     (
         "writer, publish with a copy",
         FOREIGN,
         "*base_sink::base_sink_render*",
-        4742,
+        4886,
     ),
-    ("reader, a frame", IN_PLACE, "*push_src::push_src_create*", 5091),
-    ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 385),
-    ("writer, a small buffer", SMALL, "*base_sink::base_sink_render*", 2744),
+    ("reader, a frame", IN_PLACE, "*push_src::push_src_create*", 5636),
+    ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 403),
+    ("writer, a small buffer", SMALL, "*base_sink::base_sink_render*", 2878),
     (
         "writer, a small one of a list",
         LISTS,
         "*base_sink::base_sink_render_list*",
-        2308,
+        2444,
     ),
-    ("reader, a small buffer", SMALL, "*push_src::push_src_create*", 4633),
+    ("reader, a small buffer", SMALL, "*push_src::push_src_create*", 5074),
 ];
 
 /// The environment variable that makes this test the counted program. Its value is the kind of memory of the frames.
