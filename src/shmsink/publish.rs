@@ -189,8 +189,8 @@ fn copy_counter<'a>(writer: &Writer, counters: &'a Counters, frame: Frame) -> &'
     }
 }
 
-/// Whether the first memory of `buffer`, which has one, is a slot of the channel. If a buffer in a slot is copied, it has been published
-/// before.
+/// Whether the first memory of `buffer`, which has one, is a slot of the channel. If a buffer in a slot is copied, it has
+/// been published before.
 fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
     buffer
         .peek_memory(0)

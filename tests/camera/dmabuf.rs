@@ -22,14 +22,13 @@ fn output_device_imports_buffers_of_camera() {
     ))
     .wait_ok();
     reader.wait_for_frames(30);
+    let frames = reader.frames();
+    // The writer has captured each frame before the reader gets it.
     let captured = writer.all();
-    for seen in reader.frames() {
+    for seen in frames {
         let sent = captured.iter().find(|frame| frame.sequence == seen.offset);
-        assert!(
-            sent.is_none_or(|sent| sent.bytes == seen.bytes),
-            "frame {} differs",
-            seen.offset
-        );
+        let sent = sent.unwrap_or_else(|| panic!("frame {} was not captured", seen.offset));
+        assert!(sent.bytes == seen.bytes, "frame {} differs", seen.offset);
     }
     let stat = |field| writer.pipeline.stat("rsshmsink", field);
     eventually("all frames are counted", || {

@@ -13,6 +13,7 @@ use std::{
         fd::{AsFd, AsRawFd},
         unix::fs::{FileExt, MetadataExt, PermissionsExt},
     },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -805,4 +806,41 @@ fn ordinary_channel_has_no_socket() {
     assert!(publish(&writer, 1));
     assert!(!channel.socket().exists());
     assert_eq!(writer.objects().count(), 0);
+}
+
+/// One call misses the last frame before a change of the caps, moves to the next segment, and takes a frame there.
+#[test]
+fn fault_before_a_change_of_the_caps_is_reported_after_it() {
+    let channel = Channel::new();
+    // A lossless writer keeps the last frame for the reader.
+    let writer = object_writer(channel.as_str(), lossless(0), 6);
+    let file = memfd(SIZE);
+    let object = writer.objects().register(file.as_fd()).unwrap();
+    let mut reader = channel.reader();
+    let publish_object = || {
+        let part = ObjectPart::new(&object, 0, SIZE as u64);
+        let published = writer
+            .objects()
+            .publish(&[part], descriptor(SIZE, 0), &[], Box::new(()));
+        assert!(published.unwrap().is_some());
+    };
+    publish_object();
+    next_frame(&mut reader, ReadLimits::default());
+    file.set_len(100).unwrap();
+    publish_object();
+    // The writer waits until the reader has moved. The thread is not joined if the test fails, because it could wait for
+    // ever.
+    let publisher = std::thread::spawn({
+        let writer = Arc::clone(&writer);
+        move || {
+            writer.set_caps(Caps::fixed_size(CAPS, SIZE)).unwrap();
+            publish(&writer, 1)
+        }
+    });
+    let next = reader.next(&mut Vec::new(), ReadLimits::default(), Some(10 * SECOND));
+    assert!(matches!(&next, Ok(Next::Frame(frame)) if frame.missed == 1), "{next:?}");
+    assert!(publisher.join().unwrap());
+    assert_eq!((reader.stats().missed, reader.stats().reconnects), (1, 1));
+    assert!(reader.take_object_fault().is_some());
+    assert!(reader.take_object_fault().is_none(), "a fault is reported once");
 }
