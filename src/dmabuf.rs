@@ -2,12 +2,12 @@
 
 //! Caps with the feature `memory:DMABuf`.
 //!
-//! GStreamer has two ways to write them. Up to version 1.22, they have the field `format` of ordinary raw video. From 1.24
+//! They have two forms. Up to version 1.22, they have the field `format` of ordinary raw video. From 1.24
 //! on, they have `format=DMA_DRM`, and `drm-format` names a format of the kernel and its modifier. The modifier says how the
 //! pixels lie in memory.
 //!
-//! If the pixels lie in rows (the modifier is 0, "linear"), a channel has caps of the first way. So readers of every version
-//! of GStreamer, and programs without GStreamer, know the format. A reader gives its pipeline the way that downstream takes.
+//! If the pixels lie in rows (the modifier is 0, "linear"), a channel has caps of the first form. So readers of every version
+//! of GStreamer, and programs without GStreamer, know the format. A reader gives its pipeline the form that downstream takes.
 //! Other modifiers remain as they are, because only devices can read such frames.
 
 use std::sync::LazyLock;
@@ -59,9 +59,9 @@ pub(crate) fn mapped(caps: &gst::Caps) -> Option<gst::Caps> {
     Some(with_features(structure.to_owned(), features))
 }
 
-/// The ways to write caps of a channel with the feature, in the order of preference. The first is that of this version of
+/// The forms of a channel's caps with the feature, in the order of preference. The first is that of this version of
 /// GStreamer.
-pub(crate) fn spellings(caps: &gst::Caps) -> Vec<gst::Caps> {
+pub(crate) fn forms(caps: &gst::Caps) -> Vec<gst::Caps> {
     let drm = || {
         let structure = caps.structure(0).filter(|structure| !has_drm_format(structure))?;
         let format = VideoFormat::from_string(structure.get::<&str>("format").ok()?);
@@ -161,15 +161,15 @@ mod tests {
         let fields = caps("video/x-raw(memory:DMABuf,format:Interlaced),format=NV12,width=64,height=48");
         let expected = caps("video/x-raw(format:Interlaced),format=NV12,width=64,height=48");
         assert_eq!(mapped(&fields), Some(expected));
-        assert!(spellings(&plain).is_empty());
-        let spellings = spellings(&channel);
-        assert_eq!(spellings.last(), Some(&channel));
+        assert!(forms(&plain).is_empty());
+        let forms = forms(&channel);
+        assert_eq!(forms.last(), Some(&channel));
         let drm = caps("video/x-raw(memory:DMABuf),format=DMA_DRM,drm-format=NV12,width=64,height=48,framerate=30/1");
         if is_new() {
-            assert_eq!(spellings, [drm.clone(), channel.clone()]);
+            assert_eq!(forms, [drm.clone(), channel.clone()]);
             assert_eq!(for_channel(&drm), channel);
         } else {
-            assert_eq!(spellings.len(), 1);
+            assert_eq!(forms.len(), 1);
             assert_eq!(for_channel(&drm), drm);
         }
     }
@@ -182,7 +182,7 @@ mod tests {
         ));
         assert_eq!(for_channel(&tiled), tiled);
         assert_eq!(mapped(&tiled), None);
-        assert_eq!(spellings(&tiled), std::slice::from_ref(&tiled));
+        assert_eq!(forms(&tiled), std::slice::from_ref(&tiled));
         assert_eq!(opaque_format(&tiled).as_deref(), Some(text));
     }
 

@@ -44,7 +44,7 @@ impl Output {
         present: Option<Arc<Conversion>>,
     ) -> Self {
         let unconverted = |caps| Self { caps, conversion: None };
-        if let Some(caps) = dmabuf::spellings(caps)
+        if let Some(caps) = dmabuf::forms(caps)
             .into_iter()
             .find(|caps| may_hold && takes(pad, caps))
         {
