@@ -297,6 +297,7 @@ bench-releases: ## the same with the newest GStreamer and with iceoryx2, in a di
 		'cargo build --release --locked -p gst-plugin-rsshm -p rsshm-bench -p rsshm-cli
 		install -D -m 644 /target/release/libgstrsshm.so /target/plugin/libgstrsshm.so
 		benches/iceoryx2 /target/peers || true
+		command -v strace >/dev/null || { apt-get -qq update; apt-get -qq install -y --no-install-recommends strace; }
 		export GST_REGISTRY=/target/bench-registry.bin GST_PLUGIN_PATH=/target/plugin:/target/peers
 		exec /target/release/rsshm-bench --out target/bench-$(RELEASE) $(BENCH)'
 	if [ -n "$(WRITE)" ]; then

@@ -54,6 +54,8 @@ pub enum Mode {
     InPlace,
     /// Memory that the producer allocated, as a camera does
     Foreign,
+    /// Memfds of the producer, which the transport may pass on by descriptor
+    Descriptor,
 }
 
 impl Mode {
@@ -61,6 +63,7 @@ impl Mode {
         match self {
             Self::InPlace => "in-place",
             Self::Foreign => "foreign",
+            Self::Descriptor => "descriptor",
         }
     }
 }
@@ -115,6 +118,12 @@ impl Case {
         self.rate > 0
     }
 
+    /// Whether the system calls are counted too. If a case has no rate, the processes would wait for strace and therefore
+    /// more often for each other.
+    pub fn counts_calls(self) -> bool {
+        self.mode == Mode::Descriptor && self.is_paced()
+    }
+
     /// Default number of frames that count, that is, are measured. The option `--frames` overrides it.
     pub fn default_frames(self) -> u64 {
         match self.rate {
@@ -153,7 +162,11 @@ impl Case {
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (width, height) = self.size.width_height();
-        let mode = self.mode.name().replace('-', " ");
+        let mode = match self.mode {
+            Mode::InPlace => "in place",
+            Mode::Foreign => "foreign",
+            Mode::Descriptor => "by descriptor",
+        };
         let rate = match self.rate {
             0 => "unthrottled".to_owned(),
             rate => format!("{rate} fps"),

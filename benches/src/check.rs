@@ -110,6 +110,7 @@ mod tests {
             warm: WARM,
             endpoint: Endpoint::default(),
             sabotage: None,
+            traced: false,
             parent: 0,
         })
     }

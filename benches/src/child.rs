@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{cleanup, ipc, job::RunJob, pace::now_ns, transport::Transport};
+use crate::{calls, cleanup, ipc, job::RunJob, pace::now_ns, transport::Transport};
 
 /// The number of lines of a process's error output that an error quotes.
 const QUOTED_LINES: usize = 10;
@@ -45,7 +45,11 @@ impl ChildProcess {
         let stderr_path = Path::new(&job.endpoint().dir).join(format!("errors-{index}"));
         let json = serde_json::to_string(job).map_err(|error| error.to_string())?;
         let start = || {
-            let mut program = Command::new("/proc/self/exe");
+            let mut program = match job.traced_frames() {
+                // The link /proc/self/exe would lead to strace.
+                Some(_) => calls::traced(&std::env::current_exe()?, &calls::log(&job.endpoint().dir, index)),
+                None => Command::new("/proc/self/exe"),
+            };
             if job.transport() == Transport::Iceoryx2 {
                 // iceoryx2 reads its configuration from the current directory.
                 program.current_dir(&job.endpoint().dir);

@@ -38,6 +38,23 @@ const BLOCKS: &[Block] = &[
         ],
     },
     Block {
+        name: "frames by descriptor",
+        is_in: |case| case.mode == Mode::Descriptor,
+        columns: &[
+            RATE,
+            LATENCY,
+            ("to unixfdsink", |f| plain(f, figures::LATENCY_TO_UNIXFD)),
+            OVER,
+            READER,
+            ("both, to unixfdsink", |f| with_spread(f, figures::BOTH_TO_UNIXFD)),
+            ("system calls a frame: writer over fakesink", |f| {
+                plain(f, figures::WRITER_CALLS_OVER)
+            }),
+            ("reader", |f| plain(f, figures::READER_CALLS)),
+            MISSED,
+        ],
+    },
+    Block {
         name: "full speed",
         is_in: |case| is_plain(case) && case.mode == Mode::InPlace && !case.is_paced(),
         columns: FULL_SPEED,
@@ -54,12 +71,12 @@ const BLOCKS: &[Block] = &[
     },
     Block {
         name: "few bytes",
-        is_in: |case| case.reading == Reading::Few,
+        is_in: |case| case.reading == Reading::Few && case.mode != Mode::Descriptor,
         columns: FULL_SPEED,
     },
     Block {
         name: "many readers",
-        is_in: |case| is_plain(case) && case.readers > 2,
+        is_in: |case| is_plain(case) && case.readers > 2 && case.mode != Mode::Descriptor,
         columns: &[
             LATENCY,
             LATENCY_P99,

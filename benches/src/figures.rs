@@ -4,6 +4,7 @@
 //! rounds.
 
 use crate::{
+    calls::Calls,
     case::Case,
     report::{Figures, Measurement, Report, Run},
     results::Counts,
@@ -42,6 +43,13 @@ pub const WRITER_TO_FUTEX: &str = "writer_cpu_to_futex";
 pub const OVER_TO_FUTEX: &str = "writer_cpu_over_fakesink_to_futex";
 /// [`WRITER_OVER`], divided by the CPU of the copy alone in the transport `memcpy`.
 pub const OVER_TO_MEMCPY: &str = "writer_cpu_over_fakesink_to_memcpy";
+
+/// CPU of the writer over fakesink plus the CPU of one reader, divided by the same for `unixfd`.
+pub const BOTH_TO_UNIXFD: &str = "both_cpu_over_fakesink_to_unixfd";
+pub const LATENCY_TO_UNIXFD: &str = "latency_to_unixfd";
+/// System calls per frame: of the writer, minus those of a writer into fakesink; and of a reader, as the mean of all.
+pub const WRITER_CALLS_OVER: &str = "writer_calls_over_fakesink";
+pub const READER_CALLS: &str = "reader_calls";
 
 /// Median and greatest time in milliseconds from the start of a reader's process to its first frame.
 pub const START: &str = "start_ms";
@@ -136,9 +144,26 @@ impl<'a> Round<'a> {
         run.core_us.or(Some(run.writer.cpu_us - base.writer.cpu_us))
     }
 
+    /// The system calls of the writer per frame, minus those of a writer into fakesink.
+    fn writer_calls_over(&self, run: &Run) -> Option<f64> {
+        let of_writer = |run: &Run| Some(total(run.calls.first()?));
+        Some(of_writer(run)? - of_writer(self.run_of(Transport::Fakesink)?)?)
+    }
+
     fn both_over(&self, run: &Run) -> Option<f64> {
         Some(self.writer_over(run)? + run.reader?.cpu_us)
     }
+}
+
+/// The number of all calls.
+fn total(calls: &Calls) -> f64 {
+    calls.values().sum()
+}
+
+/// The system calls of a reader per frame: the mean of all readers.
+fn reader_calls(run: &Run) -> Option<f64> {
+    let readers = run.calls.get(1..)?;
+    ratio(readers.iter().map(total).sum(), readers.len() as f64)
 }
 
 /// The figures of one run. Figures whose reference is missing are left out.
@@ -203,6 +228,8 @@ fn transport_figures(round: &Round, run: &Run) -> OptionalFigures {
         (READER, run.reader.map(|reader| reader.cpu_us)),
         (READER_FAULTS, run.reader.map(|reader| reader.page_faults)),
         (READER_SWITCHES, run.reader.map(|reader| reader.context_switches)),
+        (WRITER_CALLS_OVER, round.writer_calls_over(run)),
+        (READER_CALLS, reader_calls(run)),
         (MISSED, run.reader.map(|_| run.missed as f64)),
         (START, start(run, 0.5, |start| start.process_ms)),
         (START_MAX, start(run, 1.0, |start| start.process_ms)),
@@ -229,6 +256,7 @@ fn ratios(round: &Round, transport: Transport, run: &Run) -> OptionalFigures {
         round.futex(),
         round.run_of(Transport::Memcpy),
     );
+    let unixfd = round.run_of(Transport::Unixfd);
     let alone = round.without_tools(transport);
     let over = round.writer_over(run);
     vec![
@@ -254,6 +282,14 @@ fn ratios(round: &Round, transport: Transport, run: &Run) -> OptionalFigures {
         (
             BOTH_TO_SHM,
             ratio_of(round.both_over(run), shm.and_then(|shm| round.both_over(shm))),
+        ),
+        (
+            LATENCY_TO_UNIXFD,
+            ratio_of(median_latency(run), unixfd.and_then(median_latency)),
+        ),
+        (
+            BOTH_TO_UNIXFD,
+            ratio_of(round.both_over(run), unixfd.and_then(|unixfd| round.both_over(unixfd))),
         ),
         (
             RATE_TO_SHM,
@@ -358,6 +394,25 @@ mod tests {
         let figures = &report.results[1].figures;
         assert_eq!(figures[WRITER_TO_ALONE].median, 1.1);
         assert_eq!(figures[READER_TO_ALONE].median, 1.25);
+    }
+
+    #[test]
+    fn calls_of_fakesink_are_subtracted() {
+        let with_calls = |counts: &[f64]| Run {
+            calls: counts
+                .iter()
+                .map(|count| Calls::from([("futex".to_owned(), *count), ("poll".to_owned(), 1.0)]))
+                .collect(),
+            ..run(0, 40.0, Some(5.0), None)
+        };
+        let report = report([
+            (Transport::Fakesink, Case::USUAL, with_calls(&[2.0])),
+            (Transport::Unixfd, Case::USUAL, with_calls(&[7.0, 3.0, 5.0])),
+        ]);
+        let unixfd = figures_of(&report, Transport::Unixfd);
+        assert_eq!(unixfd[WRITER_CALLS_OVER].median, 5.0);
+        assert_eq!(unixfd[READER_CALLS].median, 5.0);
+        assert!(!figures_of(&report, Transport::Fakesink).contains_key(READER_CALLS));
     }
 
     #[test]

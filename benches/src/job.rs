@@ -48,6 +48,11 @@ pub trait RunJob: Serialize {
         false
     }
 
+    /// Number of frames that count, if the system calls of the processes are counted.
+    fn traced_frames(&self) -> Option<u64> {
+        None
+    }
+
     /// How long the producer takes at least. It is 0 if it works as fast as it can.
     fn duration(&self) -> Duration;
 }
@@ -63,6 +68,8 @@ pub struct Job {
     pub warm: u64,
     pub endpoint: Endpoint,
     pub sabotage: Option<Sabotage>,
+    /// Whether strace counts the system calls of the processes.
+    pub traced: bool,
     /// ID of the benchmark's main process. If that process ends, the process with this job ends too.
     pub parent: i32,
 }
@@ -104,6 +111,10 @@ impl RunJob for Job {
 
     fn has_tools(&self) -> bool {
         self.case.tools
+    }
+
+    fn traced_frames(&self) -> Option<u64> {
+        self.traced.then_some(self.frames)
     }
 
     fn duration(&self) -> Duration {

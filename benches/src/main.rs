@@ -8,6 +8,7 @@
 //! measurements.
 
 mod bursts;
+mod calls;
 mod case;
 mod check;
 mod child;
@@ -20,6 +21,7 @@ mod ipc;
 mod job;
 mod limits;
 mod machine;
+mod memfd_pool;
 mod memory;
 mod options;
 mod pace;

@@ -26,6 +26,10 @@ const UNTHROTTLED_TRANSPORTS: [Transport; 6] = [Fakesink, Memcpy, RsshmLossless,
 /// The transports for one copy of each frame at a rate.
 const COPYING_TRANSPORTS: [Transport; 6] = [Fakesink, Memcpy, Rsshm, Shm, Unixfd, Iceoryx2];
 
+/// The transports that pass descriptors on, and fakesink for comparison.
+const DESCRIPTOR_TRANSPORTS: [Transport; 3] = [Fakesink, Rsshm, Unixfd];
+const UNTHROTTLED_DESCRIPTOR_TRANSPORTS: [Transport; 3] = [Fakesink, RsshmLossless, Unixfd];
+
 /// A case, and the transports that are measured in it.
 pub struct PlannedCase {
     pub case: Case,
@@ -161,6 +165,10 @@ fn usual() -> Cases {
         readers: 2,
         ..Case::USUAL
     }));
+    // Before this version there is no unixfdsink to compare with.
+    if gst::version() >= (1, 24, 0, 0) {
+        cases.extend(by_descriptor());
+    }
     cases
 }
 
@@ -187,6 +195,28 @@ fn other_readings() -> Cases {
     cases
 }
 
+/// Frames in memfds of the producer. Only the transports that pass descriptors on are measured.
+fn by_descriptor() -> Cases {
+    let few = Case {
+        mode: Mode::Descriptor,
+        reading: Reading::Few,
+        ..Case::USUAL
+    };
+    let sizes = [Size::FullHd, Size::UltraHd];
+    let mut cases = Cases::new();
+    for readers in [1, 8] {
+        cases.extend(sizes.map(|size| (Case { size, readers, ..few }, &DESCRIPTOR_TRANSPORTS as &[_])));
+    }
+    cases.extend(sizes.map(|size| (Case { size, rate: 0, ..few }, &UNTHROTTLED_DESCRIPTOR_TRANSPORTS as &[_])));
+    // Here each frame is checked.
+    let words = Case {
+        reading: Reading::Words,
+        ..few
+    };
+    cases.extend(sizes.map(|size| (Case { size, ..words }, &DESCRIPTOR_TRANSPORTS as &[_])));
+    cases
+}
+
 /// The case without and with the command line tools.
 fn beside_tools(case: Case) -> Cases {
     let with_tools = |tools| (Case { tools, ..case }, &[Rsshm] as &[Transport]);
@@ -206,6 +236,7 @@ fn full() -> Cases {
         readers: 2,
         ..Case::USUAL
     }));
+    cases.extend(by_descriptor());
     cases
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bursts::figures::BurstMeasurement,
+    calls::Calls,
     case::Case,
     machine::Machine,
     memory::Memory,
@@ -86,6 +87,10 @@ pub struct Run {
     /// The first frame of each reader.
     pub starts: Vec<Start>,
     pub memory: Option<Memory>,
+    /// The system calls of the producer and then of each consumer, per frame. They are from a run of its own, because
+    /// counting slows the processes down.
+    #[serde(default)]
+    pub calls: Vec<Calls>,
 }
 
 /// The distribution of the latencies, over the frames of all readers.
@@ -124,6 +129,7 @@ impl Run {
             consumers,
             starts,
             memory,
+            calls,
         } = reports;
         let count = consumers.len() as f64;
         let mean = |part: fn(&ConsumerReport) -> f64| consumers.iter().map(part).sum::<f64>() / count;
@@ -148,6 +154,7 @@ impl Run {
             reader_counts: consumers.into_iter().map(|consumer| consumer.counts).collect(),
             starts,
             memory,
+            calls,
         }
     }
 }
@@ -226,6 +233,7 @@ mod tests {
                 consumers,
                 starts: Vec::new(),
                 memory: None,
+                calls: Vec::new(),
             },
         );
         let latency = run.latency.unwrap();

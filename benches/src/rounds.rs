@@ -14,6 +14,7 @@ use crate::{
         self, BurstCase, BurstJob, PlannedBurst,
         figures::{self as burst_figures, BurstRun},
     },
+    calls,
     case::Case,
     cleanup::{self, RunDirectory},
     figures,
@@ -23,6 +24,7 @@ use crate::{
     plan::{PlannedCase, plan},
     plots,
     report::{Failure, REPORT_VERSION, Report, Run, SkippedTransport},
+    results::{ConsumerReport, ProducerReport},
     run::{INTERRUPTED, INTERRUPTION, Reports, run},
     table, tools,
     transport::{Endpoint, Transport},
@@ -247,16 +249,25 @@ impl Runner<'_> {
     fn run_frames(&mut self, transport: Transport, case: Case, round: u32) -> Result<Run, String> {
         let options = self.options;
         let frames = options.frames.unwrap_or(case.default_frames());
-        let reports = self.run(|endpoint| Job {
-            transport,
-            case,
-            frames,
-            warm: options.warm.unwrap_or(case.default_warm_up()),
-            endpoint,
-            sabotage: options.sabotage.filter(|_| transport.is_own()),
-            parent: std::process::id() as i32,
-        })?;
-        Ok(Run::new(round, frames, reports))
+        let job = |traced| {
+            move |endpoint| Job {
+                transport,
+                case,
+                frames,
+                warm: options.warm.unwrap_or(case.default_warm_up()),
+                endpoint,
+                sabotage: options.sabotage.filter(|_| transport.is_own()),
+                traced,
+                parent: std::process::id() as i32,
+            }
+        };
+        let mut run = Run::new(round, frames, self.run(job(false))?);
+        // The number of calls hardly varies, so one round counts them.
+        if round == 0 && case.counts_calls() && calls::can_count() {
+            let traced: Reports<ProducerReport, ConsumerReport> = self.run(job(true))?;
+            run.calls = traced.calls;
+        }
+        Ok(run)
     }
 
     fn run_bursts(&mut self, transport: Transport, case: BurstCase, round: u32) -> Result<BurstRun, String> {

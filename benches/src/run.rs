@@ -14,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    calls::{self, Calls},
     child::{ChildProcess, OutputLine},
     cleanup, ipc,
     job::RunJob,
@@ -47,6 +48,8 @@ pub struct Reports<P, C> {
     /// The first frame of each consumer.
     pub starts: Vec<Start>,
     pub memory: Option<Memory>,
+    /// The system calls of the producer and then of each consumer, if they were counted.
+    pub calls: Vec<Calls>,
 }
 
 /// The times from the start of a consumer to its first frame, in milliseconds.
@@ -133,12 +136,25 @@ impl Processes {
         for child in self.children.iter_mut().rev() {
             child.end(deadline)?;
         }
+        let calls = match job.traced_frames() {
+            Some(frames) => self.calls(job, frames)?,
+            None => Vec::new(),
+        };
         Ok(Reports {
             producer,
             consumers,
             starts,
             memory,
+            calls,
         })
+    }
+
+    /// The system calls of all processes, which have ended.
+    fn calls(&self, job: &impl RunJob, frames: u64) -> Result<Vec<Calls>, String> {
+        let of = |(index, child): (usize, &ChildProcess)| {
+            calls::per_frame(&calls::log(&job.endpoint().dir, index), child.id(), frames)
+        };
+        self.children.iter().enumerate().map(of).collect()
     }
 
     fn start(&mut self, job: &impl RunJob) -> Result<(), String> {

@@ -11,6 +11,7 @@ use crate::{
     case::{Mode, Reading},
     frame::{self, Mark},
     job::{Job, Sabotage},
+    memfd_pool::MemfdPool,
     pace::{self, Pacer},
 };
 
@@ -90,7 +91,7 @@ mod imp {
             let Some(setup) = self.setup.get() else {
                 return self.parent_decide_allocation(query);
             };
-            if setup.job.case.mode == Mode::Foreign {
+            if setup.job.case.mode != Mode::InPlace {
                 while query.allocation_pools().next().is_some() {
                     query.remove_nth_allocation_pool(0);
                 }
@@ -104,7 +105,10 @@ mod imp {
                 while query.allocation_pools().next().is_some() {
                     query.remove_nth_allocation_pool(0);
                 }
-                let pool = gst_video::VideoBufferPool::new();
+                let pool: gst::BufferPool = match setup.job.case.mode {
+                    Mode::InPlace | Mode::Foreign => gst_video::VideoBufferPool::new().upcast(),
+                    Mode::Descriptor => MemfdPool::default().upcast(),
+                };
                 query.add_allocation_pool(
                     Some(&pool),
                     setup.job.case.size.bytes() as u32,

@@ -28,6 +28,9 @@ const FIGURES: &Columns = &[
     ("switches\nwriter/reader", |f| {
         both(f, figures::WRITER_SWITCHES, figures::READER_SWITCHES)
     }),
+    ("system calls\nwriter over fakesink/reader", |f| {
+        both(f, figures::WRITER_CALLS_OVER, figures::READER_CALLS)
+    }),
     ("slots", |f| plain(f, figures::SLOTS)),
     ("copied\nwriter/reader", |f| {
         both(f, figures::WRITER_COPIED, figures::READER_COPIED)
@@ -54,6 +57,8 @@ const RATIOS: &Columns = &[
     ("CPU over fakesink, writer\nand one reader, to shm", |f| {
         with_spread(f, figures::BOTH_TO_SHM)
     }),
+    ("to unixfd: latency", |f| plain(f, figures::LATENCY_TO_UNIXFD)),
+    ("\nCPU of both", |f| with_spread(f, figures::BOTH_TO_UNIXFD)),
     ("frames per\nsecond to shm", |f| plain(f, figures::RATE_TO_SHM)),
     ("writer's CPU\nto futex", |f| plain(f, figures::WRITER_TO_FUTEX)),
     ("over fakesink\nto bare wake", |f| {

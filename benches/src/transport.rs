@@ -136,7 +136,7 @@ impl Transport {
             Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= MAX_TCP_RATE,
             Self::Memcpy => case.mode == Mode::Foreign,
             // Before version 1.28, unixfdsink accepts no foreign memory.
-            Self::Unixfd => case.mode == Mode::InPlace || gst::version() >= (1, 28, 0, 0),
+            Self::Unixfd => case.mode != Mode::Foreign || gst::version() >= (1, 28, 0, 0),
             // A frame is larger than a datagram.
             Self::Udp => false,
             Self::RsshmLossless | Self::Shm | Self::Fakesink => true,
