@@ -84,6 +84,28 @@ pub(crate) fn opaque_format(caps: &gst::CapsRef) -> Option<String> {
     Some(format!("{text:.40}"))
 }
 
+/// The picture in frames that only devices can read, as a GstVideoMeta describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpaquePicture {
+    pub(crate) format: VideoFormat,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+}
+
+impl OpaquePicture {
+    /// The picture of such caps; `None` for other caps, and if this GStreamer has no name for the format of the kernel.
+    pub(crate) fn of_caps(caps: &gst::CapsRef) -> Option<Self> {
+        let structure = caps.structure(0).filter(|structure| has_drm_format(structure))?;
+        let (fourcc, _) = parse(structure.get::<&str>(DRM_FORMAT).ok()?)?;
+        let length = |field| u32::try_from(structure.get::<i32>(field).ok()?).ok();
+        Some(Self {
+            format: format_of(fourcc)?,
+            width: length("width")?,
+            height: length("height")?,
+        })
+    }
+}
+
 fn with_features(structure: gst::Structure, features: gst::CapsFeatures) -> gst::Caps {
     let builder = gst::Caps::builder_full();
     // The constructor without features means system memory.

@@ -36,6 +36,7 @@ pub fn metas(data: &[u8]) {
     let format = metas::Format {
         video: info.as_ref(),
         audio: audio.as_ref(),
+        opaque: None,
     };
     // The buffer has 32 bytes, because the fuzzing seed `memories` divides this number of bytes into memories.
     let mut buffer = gst::Buffer::from_slice([0; 32]);

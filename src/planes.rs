@@ -2,8 +2,10 @@
 
 //! The memory layout of raw video frames: where planes and rows begin.
 
-use gst_video::VideoInfo;
+use gst_video::{VideoFormat, VideoInfo};
 use rsshm_channel::{Copier, FrameDescriptor};
+
+use crate::dmabuf::OpaquePicture;
 
 /// The offsets and strides of the planes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,14 +87,34 @@ impl Planes {
 
     /// The layout that the descriptor of a frame describes; the default layout if the descriptor has no planes.
     pub(crate) fn of_descriptor(descriptor: &FrameDescriptor, info: &VideoInfo) -> Self {
-        if descriptor.planes == 0 {
-            return Self::default_of(info);
-        }
+        Self::described(descriptor).unwrap_or_else(|| Self::default_of(info))
+    }
+
+    /// The layout that the descriptor of a frame describes; `None` if the descriptor has no planes.
+    fn described(descriptor: &FrameDescriptor) -> Option<Self> {
         let count = (descriptor.planes as usize).min(gst_video::VIDEO_MAX_PLANES);
         let offset = descriptor
             .plane_offset
             .map(|offset| usize::try_from(offset).unwrap_or(usize::MAX));
-        Self::new(&offset[..count], &descriptor.plane_stride[..count])
+        (count > 0).then(|| Self::new(&offset[..count], &descriptor.plane_stride[..count]))
+    }
+
+    /// The layout that a descriptor describes for a frame of `size` bytes that only devices can read. Only a device knows
+    /// how many bytes such a plane has.
+    pub(crate) fn of_opaque_descriptor(descriptor: &FrameDescriptor, size: usize) -> Option<Self> {
+        Self::described(descriptor).filter(|planes| planes.begin_within(size))
+    }
+
+    /// The layout in the GstVideoMeta of a buffer that only devices can read; `None` without a usable meta.
+    pub(crate) fn of_opaque_buffer(buffer: &gst::BufferRef) -> Option<Self> {
+        let meta = buffer.meta::<gst_video::VideoMeta>()?;
+        let planes = Self::new(meta.offset(), meta.stride());
+        (planes.count > 0 && planes.begin_within(buffer.size())).then_some(planes)
+    }
+
+    /// Whether each plane begins inside `size` bytes.
+    fn begin_within(&self, size: usize) -> bool {
+        self.offset[..self.count].iter().all(|offset| *offset < size)
     }
 
     fn new(offset: &[usize], stride: &[i32]) -> Self {
@@ -184,12 +206,31 @@ impl Planes {
 
     /// Adds a GstVideoMeta with this layout to `buffer`.
     pub(crate) fn add_meta(&self, buffer: &mut gst::BufferRef, info: &VideoInfo) -> Result<(), gst::glib::BoolError> {
+        self.add_meta_of(buffer, info.format(), info.width(), info.height())
+    }
+
+    /// Adds a GstVideoMeta with this layout to a buffer that only devices can read.
+    pub(crate) fn add_opaque_meta(
+        &self,
+        buffer: &mut gst::BufferRef,
+        picture: OpaquePicture,
+    ) -> Result<(), gst::glib::BoolError> {
+        self.add_meta_of(buffer, picture.format, picture.width, picture.height)
+    }
+
+    fn add_meta_of(
+        &self,
+        buffer: &mut gst::BufferRef,
+        format: VideoFormat,
+        width: u32,
+        height: u32,
+    ) -> Result<(), gst::glib::BoolError> {
         gst_video::VideoMeta::add_full(
             buffer,
             gst_video::VideoFrameFlags::empty(),
-            info.format(),
-            info.width(),
-            info.height(),
+            format,
+            width,
+            height,
             &self.offset[..self.count],
             &self.stride[..self.count],
         )

@@ -46,8 +46,12 @@ impl ChildProcess {
         let json = serde_json::to_string(job).map_err(|error| error.to_string())?;
         let start = || {
             let mut program = match job.traced_frames() {
-                // The link /proc/self/exe would lead to strace.
-                Some(_) => calls::traced(&std::env::current_exe()?, &calls::log(&job.endpoint().dir, index)),
+                Some(_) => {
+                    // The link /proc/self/exe would lead to strace. This one leads to this program even if its file has
+                    // been replaced.
+                    let program = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
+                    calls::traced(&program, &calls::log(&job.endpoint().dir, index))
+                }
                 None => Command::new("/proc/self/exe"),
             };
             if job.transport() == Transport::Iceoryx2 {

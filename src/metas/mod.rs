@@ -39,6 +39,7 @@ use rsshm_channel::MAX_METADATA_SIZE;
 
 use crate::{
     codec::{Bytes, Names},
+    dmabuf::OpaquePicture,
     left_out::{LeftOut, Reason},
 };
 pub(crate) use audio::complete_layout as complete_audio_layout;
@@ -100,6 +101,15 @@ pub(crate) struct Format<'a> {
     pub(crate) video: Option<&'a VideoInfo>,
     /// `None` if the stream is not raw audio.
     pub(crate) audio: Option<&'a AudioInfo>,
+    /// `None` unless only devices can read the frames.
+    pub(crate) opaque: Option<OpaquePicture>,
+}
+
+impl Format<'_> {
+    /// Whether the descriptor of a frame has the layout of a GstVideoMeta.
+    fn has_layout(self) -> bool {
+        self.video.is_some() || self.opaque.is_some()
+    }
 }
 
 /// Appends the fields of a meta; `None` if a value cannot be encoded.
@@ -219,7 +229,7 @@ fn encode_one(
     to: &mut Vec<u8>,
 ) -> Encoding {
     let name = meta.type_().name();
-    if PROCESS_METAS.contains(&name) || (name == "GstVideoMeta" && format.video.is_some()) {
+    if PROCESS_METAS.contains(&name) || (name == "GstVideoMeta" && format.has_layout()) {
         return Encoding::NotForOthers;
     }
     let encoder = if raw::custom::is_custom(meta) {

@@ -306,7 +306,7 @@ impl RsShmSink {
         }
         let left_out = metas::encode(buffer, format.for_metas(), metadata);
         self.count_left_out(Kind::Metas, &left_out);
-        self.publish_buffer(writer, buffer, position, metadata, format.video.as_deref())
+        self.publish_buffer(writer, buffer, position, metadata, format)
     }
 
     /// Waits until `buffer`, which lies at `position`, can be published, and publishes it. `metadata` has the encoded metas
@@ -317,8 +317,9 @@ impl RsShmSink {
         buffer: &gst::Buffer,
         position: Position,
         metadata: &[u8],
-        info: Option<&VideoInfo>,
+        format: &RawFormat,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let info = format.video.as_deref();
         let kind = memory::kind_of_first(buffer);
         let parts = if self.descriptors.are_irrelevant_for(kind) {
             None
@@ -340,6 +341,7 @@ impl RsShmSink {
                     descriptor,
                     metadata,
                     info,
+                    is_opaque: format.opaque.is_some(),
                     parts: parts.as_deref(),
                 };
                 publish(writer, &self.counters, frame).map_err(|error| self.fail_to_publish(writer, buffer, error))?
@@ -696,7 +698,7 @@ impl BaseSinkImpl for RsShmSink {
         // After a seek, an encoded stream begins before its segment, with the keyframe that the decoder needs. The base
         // class would drop these frames.
         self.obj().set_drop_out_of_segment(!caps::is_encoded(caps));
-        lock(&self.stream).set_format(info, caps::raw_audio(caps));
+        lock(&self.stream).set_format(caps, info);
         gst::debug!(CAT, imp = self, "caps are {caps}");
         self.update_latency();
         Ok(())

@@ -26,6 +26,8 @@ pub(super) struct Frame<'a> {
     pub(super) metadata: &'a [u8],
     /// `None` if the frame is not raw video.
     pub(super) info: Option<&'a VideoInfo>,
+    /// Whether only devices can read the frame.
+    pub(super) is_opaque: bool,
     /// The parts of the frame if it goes by descriptor.
     pub(super) parts: Option<&'a [Part]>,
 }
@@ -94,6 +96,10 @@ fn publish_objects(
         if !planes.is_default(info) {
             descriptor = planes.describe(descriptor);
         }
+    } else if frame.is_opaque
+        && let Some(planes) = Planes::of_opaque_buffer(frame.buffer)
+    {
+        descriptor = planes.describe(descriptor);
     }
     let parts: Vec<ObjectPart> = parts
         .iter()

@@ -9,6 +9,8 @@ use gst_video::VideoInfo;
 use rsshm_channel::{FrameDescriptor, TIME_NONE, layout::EVENT_RING_LENGTH};
 
 use crate::{
+    caps,
+    dmabuf::OpaquePicture,
     events::{self, EncodedEvent},
     frame,
     left_out::{LeftOut, Reason},
@@ -26,6 +28,8 @@ pub(super) struct RawFormat {
     pub(super) video: Option<Arc<VideoInfo>>,
     /// `None` if the stream is not raw audio.
     audio: Option<Arc<AudioInfo>>,
+    /// `None` unless only devices can read the frames.
+    pub(super) opaque: Option<OpaquePicture>,
 }
 
 impl RawFormat {
@@ -34,6 +38,7 @@ impl RawFormat {
         metas::Format {
             video: self.video.as_deref(),
             audio: self.audio.as_deref(),
+            opaque: self.opaque,
         }
     }
 }
@@ -94,12 +99,12 @@ impl Stream {
         self.segment = segment.cloned().unwrap_or_default();
     }
 
-    /// Stores the format of new caps. `video` is `None` if the caps are not raw video, and `audio` is `None` if they are
-    /// not raw audio.
-    pub(super) fn set_format(&mut self, video: Option<VideoInfo>, audio: Option<AudioInfo>) {
+    /// Stores the format of new caps. `video` is `None` if the caps are not raw video.
+    pub(super) fn set_format(&mut self, caps: &gst::Caps, video: Option<VideoInfo>) {
         self.format = RawFormat {
             video: video.map(Arc::new),
-            audio: audio.map(Arc::new),
+            audio: caps::raw_audio(caps).map(Arc::new),
+            opaque: OpaquePicture::of_caps(caps),
         };
         self.has_keyframes = false;
     }

@@ -92,6 +92,12 @@ impl BufferMaker {
             if planes != Planes::default_of(info) {
                 buffer = with_layout(context, buffer, &planes, info)?;
             }
+        } else if let Some(picture) = format.opaque
+            && let Some(planes) = Planes::of_opaque_descriptor(descriptor, buffer.size())
+        {
+            planes
+                .add_opaque_meta(buffer.make_mut(), picture)
+                .map_err(|_| gst::FlowError::Error)?;
         }
         let target = buffer.make_mut();
         frame::apply(target, descriptor);

@@ -20,7 +20,7 @@ use super::{
     shared::Context,
     timing::{Timing, latency_ns},
 };
-use crate::{caps, error, metas, sync::lock};
+use crate::{caps, dmabuf::OpaquePicture, error, metas, sync::lock};
 
 /// The state of the streaming thread.
 ///
@@ -57,6 +57,8 @@ struct Format {
     info: Option<VideoInfo>,
     /// `None` if the stream is not raw audio.
     audio: Option<AudioInfo>,
+    /// `None` unless only devices can read the frames.
+    opaque: Option<OpaquePicture>,
     /// `None` if the stream is not filled with silence while there is no writer.
     silence: Option<Silence>,
     /// The caps without the stream headers; `None` before the first frame, and after a stream that has ended.
@@ -71,6 +73,7 @@ impl Format {
         metas::Format {
             video: self.info.as_ref(),
             audio: self.audio.as_ref(),
+            opaque: self.opaque,
         }
     }
 }
@@ -372,6 +375,7 @@ impl Stream {
             segment_changes: Some(segment_changes),
             info: caps::raw_video(&caps),
             audio: caps::raw_audio(&caps),
+            opaque: OpaquePicture::of_caps(&caps),
             silence: Silence::of(&caps),
             stream_caps: Some(stream_caps),
             writer_pid,

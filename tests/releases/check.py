@@ -17,15 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstAllocators", "1.0")
 gi.require_version("GstApp", "1.0")
 gi.require_version("GstVideo", "1.0")
-from gi.repository import GObject, Gst, GstApp, GstVideo  # noqa: E402, F401
+from gi.repository import GObject, Gst, GstAllocators, GstApp, GstVideo  # noqa: E402, F401
 
 VERSION = tuple(Gst.version())[:2]
 # Enough for a slow machine. A check that works takes less than two seconds.
@@ -33,6 +35,8 @@ PATIENCE = 20
 CHANNEL = f"rsshm-releases-{os.getpid()}"
 GRAY = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1"
 MARK = "RsShmReleasesMeta"
+NV12_SIZE = 64 * 48 * 3 // 2
+FRAMES = 10
 
 CHECKS: list[tuple[str, tuple[int, int], Callable[[], None]]] = []
 
@@ -303,6 +307,255 @@ def crash() -> None:
         assert reader.stat("src", "reconnects") == 1
     next_writer.send_signal(signal.SIGINT)
     next_writer.wait(PATIENCE)
+
+
+def content(number: int, size: int) -> bytes:
+    """The bytes of a frame. Each byte differs from that of the frames before and after it."""
+    return (bytes((number * 7 + index) % 251 for index in range(251)) * (size // 251 + 1))[:size]
+
+
+def in_memfd(number: int, size: int, is_dmabuf: bool) -> Any:
+    """A buffer in a memfd of its own, as GstDmaBufMemory or as GstFdMemory."""
+    descriptor = os.memfd_create("rsshm-releases")
+    os.write(descriptor, content(number, size))
+    # The memory closes the descriptor.
+    if is_dmabuf:
+        memory = GstAllocators.DmaBufAllocator.alloc(GstAllocators.DmaBufAllocator.new(), descriptor, size)
+    else:
+        flags = GstAllocators.FdMemoryFlags.NONE
+        memory = GstAllocators.FdAllocator.alloc(GstAllocators.FdAllocator.new(), descriptor, size, flags)
+    buffer = Gst.Buffer.new()
+    buffer.append_memory(memory)
+    buffer.pts = number * Gst.SECOND // 30
+    return buffer
+
+
+def kind_of(buffer: Any) -> str:
+    memory = buffer.peek_memory(0)
+    if GstAllocators.is_dmabuf_memory(memory):
+        return "dmabuf"
+    return "fd" if GstAllocators.is_fd_memory(memory) else "other"
+
+
+def numbered(caps: str, sink: str) -> Pipeline:
+    return Pipeline(f"appsrc name=from format=time caps={caps} ! {sink}")
+
+
+def push(writer: Pipeline, buffer: Any) -> None:
+    flow = writer.element("from").emit("push-buffer", buffer)
+    assert flow == Gst.FlowReturn.OK, flow
+
+
+def exchanged(writer: Pipeline, reader: Pipeline, size: int, layout: Any = None) -> Iterator[Any]:
+    """Sends frames in dmabufs, and gives each as the reader receives it, with the right bytes if `size` is not 0.
+
+    The next frame is sent when the one before has arrived, because a reader may hold only a few buffers of the writer.
+    `layout` are the offsets and the strides of the two planes, which then are in a GstVideoMeta.
+    """
+    for number in range(FRAMES):
+        buffer = in_memfd(number, size or NV12_SIZE, is_dmabuf=True)
+        if layout:
+            flags, nv12 = GstVideo.VideoFrameFlags.NONE, GstVideo.VideoFormat.NV12
+            GstVideo.buffer_add_video_meta_full(buffer, flags, nv12, 64, 48, 2, *(part + [0, 0] for part in layout))
+        push(writer, buffer)
+        del buffer
+        sample = reader.element("to").try_pull_sample(PATIENCE * Gst.SECOND)
+        message = reader.bin.get_bus().pop_filtered(Gst.MessageType.ERROR)
+        assert message is None, message.parse_error()
+        assert sample, f"frame {number} did not arrive"
+        got = sample.get_buffer().extract_dup(0, sample.get_buffer().get_size())
+        assert not size or got == content(number, size), f"frame {number} has wrong bytes ({len(got)} of {size})"
+        yield sample
+
+
+def assert_counted(writer: Pipeline, field: str) -> None:
+    """Checks that all frames of the writer are counted in this field of the sink's statistics."""
+    def counts() -> dict[str, int]:
+        ways = ("frames-by-descriptor", "frames-in-place", "frames-copied")
+        return {name: writer.stat("sink", name) for name in ways}
+
+    # A frame arrives before it is counted.
+    wait_until("the counts", lambda: sum(counts().values()) == writer.stat("sink", "frames-published") >= FRAMES)
+    assert counts()[field] == sum(counts().values()), counts()
+
+
+WRITER = f"rsshmsink name=sink channel={CHANNEL} lossless=true wait-for-connection=true sync=false"
+DMABUF = "video/x-raw(memory:DMABuf)"
+TO = "appsink name=to sync=false enable-last-sample=false"
+PLAIN = "width=64,height=48,framerate=30/1"
+NV12 = f"video/x-raw,format=NV12,{PLAIN}"
+
+
+# Rows of 128 bytes, and 64 rows.
+PADDED = ([0, 128 * 64], [128, 128])
+PADDED_SIZE = 128 * 64 * 3 // 2
+
+
+def layout_of(buffer: Any) -> Any:
+    """The offsets and the strides of the planes in the GstVideoMeta of a buffer."""
+    meta = GstVideo.buffer_get_video_meta(buffer)
+    assert meta is not None, "the buffer has no GstVideoMeta"
+    return list(meta.offset)[: meta.n_planes], list(meta.stride)[: meta.n_planes]
+
+
+def dmabufs(kernel: str, plain: str, size: int) -> None:
+    """Sends frames with caps of both forms to all kinds of downstream, and checks what it gets."""
+    drm = f"{DMABUF},format=DMA_DRM,drm-format={kernel},{PLAIN}"
+    linear = f"{DMABUF},format={plain},{PLAIN}"
+    downstream = {
+        "": (drm, "dmabuf"),
+        f"capsfilter caps={DMABUF},format=DMA_DRM !": (drm, "dmabuf"),
+        f"capsfilter caps={DMABUF},format={plain} !": (linear, "dmabuf"),
+        # Without the feature in the caps, the kernel says what the memory is.
+        "capsfilter caps=video/x-raw !": (f"video/x-raw,format={plain},{PLAIN}", "fd"),
+        "videoconvert ! video/x-raw,format=RGB !": (f"video/x-raw,format=RGB,{PLAIN}", "other"),
+    }
+    for sent in (drm, linear):
+        for elements, (expected, kind) in downstream.items():
+            is_converted = "convert" in elements
+            reading = f"rsshmsrc name=src channel={CHANNEL} ! {elements} {TO}"
+            with numbered(sent, WRITER) as writer, Pipeline(reading) as reader:
+                for sample in exchanged(writer, reader, 0 if is_converted else size):
+                    caps, want = sample.get_caps(), Gst.Caps.from_string(expected)
+                    is_right = caps.is_subset(want) if is_converted else caps.is_equal(want)
+                    assert is_right, f"{sent} -> {elements}: {caps.to_string()}"
+                    assert kind_of(sample.get_buffer()) == kind, f"{elements}: {kind_of(sample.get_buffer())}"
+                assert_counted(writer, "frames-by-descriptor")
+
+
+@check("dmabufs with drm-format, both forms of the caps", since=(1, 24))
+def dmabufs_with_drm_format() -> None:
+    dmabufs("NV12", "NV12", NV12_SIZE)
+    dmabufs('"R8\\ \\ "', "GRAY8", 64 * 48)
+
+
+@check("dmabufs with drm-format and padded rows", since=(1, 24))
+def padded_dmabufs() -> None:
+    caps = f"{DMABUF},format=DMA_DRM,drm-format=NV12,{PLAIN}"
+    reading = f"rsshmsrc channel={CHANNEL} ! {TO}"
+    with numbered(caps, WRITER) as writer, Pipeline(reading) as reader:
+        for sample in exchanged(writer, reader, PADDED_SIZE, PADDED):
+            assert layout_of(sample.get_buffer()) == PADDED, layout_of(sample.get_buffer())
+
+
+@check("dmabufs without drm-format")
+def dmabufs_without_drm_format() -> None:
+    caps = f"{DMABUF},format=NV12,{PLAIN}"
+    for elements, kind in (("", "dmabuf"), ("capsfilter caps=video/x-raw !", "fd")):
+        reading = f"rsshmsrc channel={CHANNEL} ! {elements} {TO}"
+        with numbered(caps, WRITER) as writer, Pipeline(reading) as reader:
+            kinds = {kind_of(sample.get_buffer()) for sample in exchanged(writer, reader, NV12_SIZE)}
+            assert kinds == {kind}, kinds
+
+
+@check("dmabufs with a modifier", since=(1, 24))
+def dmabufs_with_modifier() -> None:
+    caps = f"{DMABUF},format=DMA_DRM,drm-format=NV12:0x0100000000000002,{PLAIN}"
+    reading = f"rsshmsrc channel={CHANNEL} ! {{}} {TO}"
+    for elements in ("", f"capsfilter caps={DMABUF},format=DMA_DRM !"):
+        with numbered(caps, WRITER) as writer, Pipeline(reading.format(elements)) as reader:
+            for sample in exchanged(writer, reader, PADDED_SIZE, PADDED):
+                assert sample.get_caps().is_equal(Gst.Caps.from_string(caps)), sample.get_caps().to_string()
+                assert kind_of(sample.get_buffer()) == "dmabuf", kind_of(sample.get_buffer())
+                assert layout_of(sample.get_buffer()) == PADDED, layout_of(sample.get_buffer())
+    refused = Gst.parse_launch(reading.format("capsfilter caps=video/x-raw !"))
+    refused.set_state(Gst.State.PLAYING)
+    try:
+        with numbered(caps, WRITER) as writer:
+            push(writer, in_memfd(0, NV12_SIZE, is_dmabuf=True))
+            message = refused.get_bus().timed_pop_filtered(PATIENCE * Gst.SECOND, Gst.MessageType.ERROR)
+            assert message, "downstream that reads with the processor got no error"
+            text = " ".join(map(str, message.parse_error()))
+            assert "NV12:0x0100000000000002" in text, text
+    finally:
+        refused.set_state(Gst.State.NULL)
+
+
+@contextmanager
+def socket() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as directory:
+        yield f"{directory}/socket"
+
+
+@contextmanager
+def running(description: str) -> Iterator[None]:
+    """A pipeline in another process, which ends here."""
+    process = launch(description)
+    try:
+        yield
+        assert process.poll() is None, f"{process.args!r}: status {process.poll()}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def in_slot(number: int, size: int) -> Any:
+    """A buffer in ordinary memory, which rsshmsink copies into a slot."""
+    buffer = Gst.Buffer.new_wrapped(content(number, size))
+    buffer.pts = number * Gst.SECOND // 30
+    return buffer
+
+
+def through_unixfd(writer: Pipeline, reader: Pipeline, make: Callable[[int, int], Any]) -> None:
+    """Sends frames over a socket, and checks that the reader gets the bytes of each in memory with a descriptor.
+
+    The first frame is sent until it arrives, because unixfdsink drops frames while nobody is connected.
+    """
+
+    def receive(timeout: int) -> Any:
+        return reader.element("to").try_pull_sample(timeout)
+
+    def first() -> Any:
+        push(writer, make(0, NV12_SIZE))
+        return receive(100 * Gst.MSECOND)
+
+    arrived = [None]
+    wait_until("the first frame", lambda: arrived.append(first()) or arrived[-1])
+    sample, numbers = arrived.pop(), [0]
+    frames = [content(number, NV12_SIZE) for number in range(FRAMES)]
+    while True:
+        assert sample, f"after the frames {numbers}, no frame arrived"
+        buffer = sample.get_buffer()
+        assert kind_of(buffer) == "fd", kind_of(buffer)
+        got = buffer.extract_dup(0, buffer.get_size())
+        assert got in frames[: numbers[-1] + 1], f"after the frames {numbers}, a frame has wrong bytes"
+        # The first frame may arrive several times.
+        if got == frames[numbers[-1]]:
+            if numbers[-1] == FRAMES - 1:
+                return
+            numbers.append(numbers[-1] + 1)
+            push(writer, make(numbers[-1], NV12_SIZE))
+        else:
+            assert got == frames[0], f"after the frames {numbers}, an older one arrived"
+        sample = receive(PATIENCE * Gst.SECOND)
+
+
+@check("unixfdsrc to rsshmsink, by descriptor", since=(1, 24))
+def from_unixfd() -> None:
+    with socket() as path, numbered(NV12, f"unixfdsink sync=false socket-path={path}") as writer:
+        wait_until("the socket", lambda: Path(path).exists())
+        with running(f"unixfdsrc socket-path={path} ! {WRITER}"):
+            with Pipeline(f"rsshmsrc channel={CHANNEL} ! {TO}") as reader:
+                through_unixfd(writer, reader, lambda number, size: in_memfd(number, size, is_dmabuf=False))
+
+
+def to_unixfd(make: Callable[[int, int], Any], field: str) -> None:
+    with socket() as path, running(f"rsshmsrc channel={CHANNEL} ! unixfdsink sync=false socket-path={path}"):
+        wait_until("the socket", lambda: Path(path).exists())
+        with Pipeline(f"unixfdsrc socket-path={path} ! {TO}") as reader:
+            with numbered(NV12, WRITER) as writer:
+                through_unixfd(writer, reader, make)
+                assert_counted(writer, field)
+
+
+@check("rsshmsrc to unixfdsink, by descriptor", since=(1, 24))
+def frames_by_descriptor_to_unixfd() -> None:
+    to_unixfd(lambda number, size: in_memfd(number, size, is_dmabuf=False), "frames-by-descriptor")
+
+
+@check("rsshmsrc to unixfdsink, frames in slots", since=(1, 28))
+def frames_in_slots_to_unixfd() -> None:
+    to_unixfd(in_slot, "frames-copied")
 
 
 def main() -> int:
