@@ -266,6 +266,9 @@ fn late_reader_decodes_any_container() {
             (channel, process, reader)
         })
         .collect();
+    for (channel, _process, _reader) in &writers {
+        eventually("the channel exists", || channel.exists());
+    }
     std::thread::sleep(Duration::from_secs(2));
     for (channel, _process, reader) in &writers {
         let mut command = command("gst-launch-1.0");

@@ -17,7 +17,7 @@ mod xvfb;
 use std::sync::Once;
 
 pub use pipeline::{Pipeline, error_kind};
-pub use program::{command, launch, live_writer, plugin, role_command, run_to_end};
+pub use program::{command, launch, live_writer, plugin, role_command, role_registry, run_to_end};
 pub use recorder::{Item, PlaneLayout, RecordedFrame, SourceRecorder, layout};
 pub use roundtrip::Roundtrip;
 pub use sink::{CopyCounts, LOSSLESS, SinkHarness, custom_event};

@@ -91,6 +91,13 @@ impl Pipeline {
         }
     }
 
+    /// Ends the stream after the frames so far, and waits for EOS.
+    #[track_caller]
+    pub fn end(&self) {
+        assert!(self.send_event(gst::event::Eos::new()));
+        self.wait_eos();
+    }
+
     /// Waits for an error message. Panics if EOS comes first.
     #[track_caller]
     pub fn wait_error(&self) -> gst::glib::Error {

@@ -50,15 +50,17 @@ pub fn run_to_end(pipeline: &str) -> String {
     launch(pipeline).wait_ok()
 }
 
+/// The GStreamer registry of the roles' programs. They contain the plugin, so they do not share the registry of
+/// [`command`].
+pub fn role_registry() -> PathBuf {
+    std::env::temp_dir().join("rsshm-test-registry-static.bin")
+}
+
 /// The command for a role that makes pipelines. GLib's warnings end the role's process.
 pub fn role_command(role: &str, arguments: &[&str]) -> Command {
     let mut command = role::command(role, arguments);
     command
-        // The role's program contains the plugin, so it does not share the GStreamer registry of `command`.
-        .env(
-            "GST_REGISTRY",
-            std::env::temp_dir().join("rsshm-test-registry-static.bin"),
-        )
+        .env("GST_REGISTRY", role_registry())
         .env("GST_REGISTRY_FORK", "no")
         .env("G_DEBUG", "fatal_warnings");
     command
