@@ -3,7 +3,9 @@
 //! A reader gets the descriptor of an object from the writer.
 
 use std::{
-    fmt, thread,
+    fmt,
+    sync::atomic::Ordering,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,7 +21,8 @@ use crate::{
     },
     segment::Segment,
     sys::{
-        errno, files,
+        errno,
+        files::{self, FileId},
         object_file::{NotAnObject, ObjectFile},
         socket,
     },
@@ -55,7 +58,7 @@ pub enum ObjectFault {
     Gone,
     /// This process, or the whole system, has too many open files.
     TooManyFiles,
-    /// The socket belongs to another user than the segment.
+    /// The socket is not that of the writer. Another program has put it under the name.
     ForeignSocket,
     /// What the writer has sent is not the object that the frame names.
     Invalid(&'static str),
@@ -72,7 +75,9 @@ impl fmt::Display for ObjectFault {
             }
             Self::Gone => f.write_str("the writer does not have this memory any more"),
             Self::TooManyFiles => f.write_str("too many open files; raise the limit (ulimit -n)"),
-            Self::ForeignSocket => f.write_str("the socket belongs to another user than the channel"),
+            Self::ForeignSocket => {
+                f.write_str("another program has put a socket under the channel's name; remove the file")
+            }
             Self::Invalid(what) => write!(f, "the writer sent something else: {what}"),
             Self::Failed(errno) => write!(f, "a system call failed: {errno}"),
         }
@@ -120,9 +125,17 @@ pub(super) fn fetch(
     };
     may_wait()?;
     let path = name.socket_path();
+    // A program that may write to the directory can put a socket under the name. The writer stores the inode of its own
+    // socket before it gives this file the name.
+    let is_own = |file: FileId| {
+        // Acquire: pairs with the release store of a writer that makes its socket again.
+        let inode = segment.tables.status().socket.load(Ordering::Acquire);
+        file.inode == inode && file.device == segment.file_id.device
+    };
     let connection = loop {
-        match socket::connect_to(&path) {
-            Ok(connection) => break connection,
+        match socket::connect_to(&path, is_own) {
+            Ok(Some(connection)) => break connection,
+            Ok(None) => return Err(ObjectFault::ForeignSocket.into()),
             Err(Errno::EAGAIN) => {
                 thread::sleep(RETRY_INTERVAL);
                 may_wait()?;
@@ -139,7 +152,7 @@ pub(super) fn fetch(
             Err(errno) => return Err(errno.into()),
         }
     };
-    // A program that may write to the directory can put a socket under the name.
+    // The system may use an inode number again after a long time.
     if socket::peer_user(&connection)? != fstat(&segment.file)?.st_uid {
         return Err(ObjectFault::ForeignSocket.into());
     }

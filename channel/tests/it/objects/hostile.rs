@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::IoSlice,
+    mem::offset_of,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::fs::{FileExt, MetadataExt},
@@ -32,7 +33,7 @@ use proptest::{
 };
 use rsshm_channel::{
     Next, ObjectFault, Reader,
-    layout::{OBJECT_MAGIC, ObjectReply, ObjectRequest, object_kind, object_status},
+    layout::{Header, OBJECT_MAGIC, ObjectReply, ObjectRequest, Status, object_kind, object_status},
 };
 use rsshm_testkit::{
     Channel, eventually, need_root,
@@ -237,7 +238,7 @@ proptest! {
         let pool = Pool::new(&writer, 8);
         assert!(pool.publish(&writer, 1));
         let segment = File::options().read(true).write(true).open(channel.segment()).unwrap();
-        let mut header = rsshm_channel::layout::Header::default();
+        let mut header = Header::default();
         segment.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).unwrap();
         // One of the slots has the frame. All of them get the table, and the descriptor gets its size.
         for slot in 0..4 {
@@ -347,7 +348,7 @@ fn flood_of_connections_holds_no_reader() {
 /// What a false server does with a request.
 type Answer = fn(&OwnedFd, &ObjectRequest, &File);
 
-fn reply_to(request: &ObjectRequest) -> ObjectReply {
+pub fn reply_to(request: &ObjectRequest) -> ObjectReply {
     ObjectReply {
         magic: OBJECT_MAGIC,
         object: request.object,
@@ -357,13 +358,21 @@ fn reply_to(request: &ObjectRequest) -> ObjectReply {
     }
 }
 
-fn answer_with(socket: &OwnedFd, reply: &ObjectReply, files: &[&File]) {
+pub fn answer_with(socket: &OwnedFd, reply: &ObjectReply, files: &[&File]) {
     let files: Vec<RawFd> = files.iter().map(|file| file.as_raw_fd()).collect();
     let _ = send_with(socket, bytemuck::bytes_of(reply), &files);
 }
 
+/// Puts a socket under the name of the channel's socket.
+pub fn listen_at(channel: &Channel) -> OwnedFd {
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(listener.as_raw_fd(), &UnixAddr::new(&channel.socket()).unwrap()).unwrap();
+    listen(&listener, Backlog::new(16).unwrap()).unwrap();
+    listener
+}
+
 /// The next connection of a false server, and the request that came over it.
-fn accept_request(listener: &OwnedFd) -> (OwnedFd, ObjectRequest) {
+pub fn accept_request(listener: &OwnedFd) -> (OwnedFd, ObjectRequest) {
     let accepted = accept(listener.as_raw_fd()).unwrap();
     // SAFETY: the call has just opened the descriptor, so nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
@@ -486,9 +495,14 @@ fn reader_of_lies(channel: &str) {
     let pool = Pool::new(&writer, 8);
     assert!(pool.publish(&writer, 1));
     std::fs::remove_file(channel.socket()).unwrap();
-    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    bind(listener.as_raw_fd(), &UnixAddr::new(&channel.socket()).unwrap()).unwrap();
-    listen(&listener, Backlog::new(16).unwrap()).unwrap();
+    let listener = listen_at(&channel);
+    // A server that lies could be the writer itself, so the segment has the inode of its socket.
+    let segment = File::options().read(true).write(true).open(channel.segment()).unwrap();
+    let mut header = Header::default();
+    segment.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).unwrap();
+    let inode = std::fs::metadata(channel.socket()).unwrap().ino();
+    let at = header.status_offset + offset_of!(Status, socket) as u64;
+    segment.write_all_at(&inode.to_ne_bytes(), at).unwrap();
     let file = memfd(SIZE);
     let mut reader = channel.reader();
     let mut files_before = None;
@@ -535,14 +549,8 @@ fn reader_of_lies(channel: &str) {
 /// Puts a socket under the channel's name as another user, and accepts connections.
 fn impostor(channel: &str) {
     become_user(NOBODY, NOBODY);
-    let channel = rsshm_channel::ChannelName::new(channel).unwrap();
-    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    bind(
-        listener.as_raw_fd(),
-        &UnixAddr::new(channel.socket_path().as_str()).unwrap(),
-    )
-    .unwrap();
-    listen(&listener, Backlog::new(16).unwrap()).unwrap();
+    let channel = Channel(rsshm_channel::ChannelName::new(channel).unwrap());
+    let _listener = listen_at(&channel);
     say("listens");
     listen_line();
 }

@@ -2,6 +2,7 @@
 
 //! Tests of frames of objects: their bytes stay in memfds, whose descriptors readers get once.
 
+pub mod containers;
 pub mod deaths;
 pub mod hostile;
 mod lossless;
