@@ -84,6 +84,14 @@ impl fmt::Display for ObjectFault {
     }
 }
 
+impl ObjectFault {
+    /// Whether the writer is stopped, is gone, or has given up the frame. Nothing is wrong then, and nobody has to act: the
+    /// reader continues with the next frame of a living writer.
+    pub fn is_of_absent_writer(&self) -> bool {
+        matches!(self, Self::NoAnswer | Self::NoSocket | Self::Gone)
+    }
+}
+
 impl std::error::Error for ObjectFault {}
 
 impl From<Errno> for ObjectFault {
@@ -174,6 +182,17 @@ pub(super) fn fetch(
     };
     failpoint(Failpoint::DescriptorReceived);
     check(&reply, received, reference).map_err(FetchError::Failed)
+}
+
+/// Receives and checks an answer that has come already.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn receive_for_fuzzing(
+    connection: &std::os::fd::OwnedFd,
+    reference: &ObjectReference,
+) -> Option<ReceivedObject> {
+    let mut reply = ObjectReply::zeroed();
+    let received = socket::receive(connection, bytemuck::bytes_of_mut(&mut reply)).ok()??;
+    check(&reply, received, reference).ok()
 }
 
 /// Checks what the writer has sent. Every descriptor that is not needed is closed.

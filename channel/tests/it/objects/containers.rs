@@ -3,9 +3,9 @@
 //! Frames of objects between users and between containers that share only the directory that `RSSHM_DIR` names. Each
 //! program in a container has its own mount, pid and network namespaces.
 
-use std::{fs::File, os::unix::fs::FileExt, process::Command, time::Duration};
+use std::{collections::VecDeque, fs::File, os::unix::fs::FileExt, process::Command, time::Duration};
 
-use rsshm_channel::{Next, ReaderOptions};
+use rsshm_channel::{Next, ObjectFault, ReaderOptions};
 use rsshm_testkit::{
     Channel, Container, Process, SharedDirectory, need_root,
     privileges::{NOBODY, ProgramForAll, become_user},
@@ -69,30 +69,28 @@ fn writer(arguments: &[&str]) {
 fn reader(arguments: &[&str]) {
     let lines = role::lines();
     let mut reader = open_reader(arguments[0], ReaderOptions::default());
-    let (mut copy, mut held) = (Vec::new(), None);
-    let (mut in_place, mut copied, mut faults, mut last) = (0, 0, 0, None);
+    let (mut copy, mut held) = (Vec::new(), VecDeque::new());
+    let (mut in_place, mut copied, mut faults, mut last) = (0, 0, 0, None::<ObjectFault>);
     loop {
         match reader.next(&mut copy, accepting(), Some(Duration::from_millis(10))) {
             Ok(Next::Frame(frame)) => {
                 check_objects(&frame, &copy);
                 in_place += u32::from(is_object(&frame));
                 copied += u32::from(!is_object(&frame));
-                held = Some(frame);
+                held.push_back(frame);
+                if held.len() > 1 {
+                    held.pop_front();
+                }
             }
+            Ok(Next::Fault(fault)) => (faults, last) = (faults + 1, Some(fault)),
             Ok(_) => {}
             Err(error) => return say(error),
-        }
-        if let Some(fault) = reader.take_object_fault() {
-            (faults, last) = (faults + 1, Some(fault));
         }
         if lines.try_recv().is_ok() {
             let last = last.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
             say(format!("{in_place} {copied} {faults} {last}"));
         }
     }
-    // The loop ends only with the test.
-    #[expect(unreachable_code, reason = "the newest frame is held as long as the loop runs")]
-    drop(held);
 }
 
 /// What a reader or a writer has reported.
@@ -159,7 +157,7 @@ fn objects_cross_containers_in_place() {
     let mut writer = start_writer(&directory, &channel, "600");
     wait_in_place(&mut reader, 50);
     assert_eq!(ask(&mut writer).numbers[0], 1);
-    let files = [name.to_owned(), format!("fds.{name}"), format!("sem.{name}")];
+    let files = [format!("fds.{name}"), name.to_owned(), format!("sem.{name}")];
     assert_eq!(directory.files(), files);
     // A killed reader's buffers come back, although the writer cannot see its process.
     reader.kill();
@@ -267,9 +265,11 @@ fn socket_of_user_without_id_is_not_used() {
     let mut impostor = outside(&directory, "objects/containers/impostor", &[channel.as_str()]);
     impostor.expect("listens");
     let mut reader = Process::converse(rootless_reader(&directory, &program, &channel));
-    wait_until("faults", 5 * SECOND, || ask(&mut reader).numbers[2] > 10);
+    wait_until("a fault", 5 * SECOND, || ask(&mut reader).numbers[2] > 0);
+    // Later frames are not used either. Their faults have the same reason, so it does not come again.
+    std::thread::sleep(Duration::from_millis(200));
     let report = ask(&mut reader);
-    assert_eq!(report.numbers[..2], [0, 0], "{report:?}");
+    assert_eq!(report.numbers, [0, 0, 1], "{report:?}");
     assert!(report.text.contains("another program"), "{report:?}");
 }
 
