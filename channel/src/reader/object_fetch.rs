@@ -125,7 +125,8 @@ pub(super) fn fetch(
             Err(FetchError::Interrupted)
         } else if Instant::now() >= deadline {
             Err(ObjectFault::NoAnswer.into())
-        } else if !segment.has_writer() {
+        } else if !segment.has_writer() && !segment.tables.status().is_over() {
+            // The writer of a superseded segment has no lock there, but still answers.
             Err(ObjectFault::NoSocket.into())
         } else {
             Ok(())

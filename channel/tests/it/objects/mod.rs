@@ -52,6 +52,9 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
 ];
 
+/// Caps of frames of the same size as those with [`CAPS`].
+const OTHER_CAPS: &str = "video/x-raw,format=GRAY8,width=256,height=64,framerate=30/1";
+
 /// The limits of a reader that accepts objects.
 pub fn accepting() -> ReadLimits {
     ReadLimits::default().accepts_objects(true)
@@ -814,6 +817,36 @@ fn shortened_memory_is_a_missed_frame() {
     file.set_len(100).unwrap();
     publish(0);
     assert!(matches!(poll(&mut reader, &mut Vec::new()), Next::Fault(_)));
+}
+
+/// A lossless writer has made the next segment, while a reader still needs memory of a frame in the last one.
+#[test]
+fn reader_of_superseded_segment_gets_memory() {
+    let channel = Channel::new();
+    let writer = object_writer(channel.as_str(), lossless(0), 6);
+    let service = Service::of(&writer);
+    let pool = Pool::new(&writer, 4);
+    let mut reader = channel.reader();
+    assert!(pool.publish(&writer, 1));
+    drop(next_frame(&mut reader, accepting()));
+    // The second frame is in another buffer, whose memory the reader does not have yet.
+    assert!(pool.publish(&writer, 2));
+    let segment = || std::fs::metadata(channel.segment()).unwrap().ino();
+    let former = segment();
+    let publisher = std::thread::spawn({
+        let writer = Arc::clone(&writer);
+        move || {
+            writer.set_caps(Caps::objects(OTHER_CAPS)).unwrap();
+            pool.publish(&writer, 3)
+        }
+    });
+    eventually("the next segment", || segment() != former);
+    for (value, caps) in [(2, CAPS), (3, OTHER_CAPS)] {
+        let frame = next_frame(&mut reader, accepting());
+        assert_eq!((frame.descriptor.offset, frame.missed, reader.caps()), (value, 0, caps));
+    }
+    assert!(publisher.join().unwrap());
+    drop(service);
 }
 
 #[test]
