@@ -187,9 +187,9 @@ fn request(data: &[u8]) {
         check_answer(&connection, &bytes, &valid);
     }
     drop(connection);
-    // The writer's thread closes its side a moment later.
+    // The writer's thread closes its side a moment later. It may also close that of an earlier call.
     let began = Instant::now();
-    while next_descriptor() != before {
+    while next_descriptor() > before {
         assert!(began.elapsed() < PATIENCE, "a descriptor is left open");
         std::thread::yield_now();
     }
