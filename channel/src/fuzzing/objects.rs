@@ -69,6 +69,16 @@ fn next_descriptor() -> Option<RawFd> {
     FILES.first()?.try_clone().ok().map(|file| file.as_raw_fd())
 }
 
+/// Checks that all files are closed that were opened since [`next_descriptor`] returned `before`. The writer's thread may
+/// close a connection a moment later, also one of an earlier call.
+fn wait_closed(before: Option<RawFd>) {
+    let began = Instant::now();
+    while next_descriptor() > before {
+        assert!(began.elapsed() < PATIENCE, "a descriptor is left open");
+        std::thread::yield_now();
+    }
+}
+
 /// A message that a peer could send instead of `valid`. The first three bytes of `data` select its size, how many files
 /// come with it, and which; the rest encodes changes of the bytes.
 fn message(valid: &[u8; 32], data: &[u8]) -> (Vec<u8>, Vec<RawFd>) {
@@ -134,7 +144,7 @@ fn answer(data: &[u8]) {
         assert!(files == [FILES[0].as_raw_fd()] && object.kind() as u32 == reply.kind);
         assert!(object.size() == OBJECT_SIZE && reply.size <= OBJECT_SIZE);
     }
-    assert_eq!(next_descriptor(), before, "a descriptor is left open");
+    wait_closed(before);
 }
 
 /// A writer with an object, which answers requests.
@@ -187,12 +197,7 @@ fn request(data: &[u8]) {
         check_answer(&connection, &bytes, &valid);
     }
     drop(connection);
-    // The writer's thread closes its side a moment later. It may also close that of an earlier call.
-    let began = Instant::now();
-    while next_descriptor() > before {
-        assert!(began.elapsed() < PATIENCE, "a descriptor is left open");
-        std::thread::yield_now();
-    }
+    wait_closed(before);
 }
 
 /// Receives the answer to a request, and checks that it is the right one.

@@ -242,6 +242,13 @@ fn write_tables(channel: &Channel, count: u32, reference: &ObjectReference) {
     }
 }
 
+/// Writes the inode of a socket into the status of the segment.
+pub fn store_inode(channel: &Channel, inode: u64) {
+    let (segment, header) = open_segment(channel);
+    let at = header.status_offset + offset_of!(Status, socket) as u64;
+    segment.write_all_at(&inode.to_ne_bytes(), at).unwrap();
+}
+
 /// The segment's file, and its header.
 fn open_segment(channel: &Channel) -> (File, Header) {
     let segment = File::options().read(true).write(true).open(channel.segment()).unwrap();
@@ -552,10 +559,7 @@ fn reader_of_lies(channel: &str) {
     std::fs::remove_file(channel.socket()).unwrap();
     let listener = listen_at(&channel);
     // A server that lies could be the writer itself, so the segment has the inode of its socket.
-    let (segment, header) = open_segment(&channel);
-    let inode = std::fs::metadata(channel.socket()).unwrap().ino();
-    let at = header.status_offset + offset_of!(Status, socket) as u64;
-    segment.write_all_at(&inode.to_ne_bytes(), at).unwrap();
+    store_inode(&channel, std::fs::metadata(channel.socket()).unwrap().ino());
     let file = memfd(SIZE);
     let mut files_before = None;
     for (what, word, lie) in LIES {

@@ -538,6 +538,20 @@ fn removed_socket_is_made_again() {
     channel.assert_removed();
 }
 
+/// Another program overwrites the inode of the socket in the segment.
+#[test]
+fn inode_of_the_socket_is_repaired() {
+    let channel = Channel::new();
+    let writer = object_writer(channel.as_str(), slots(0), 6);
+    let pool = Pool::new(&writer, 4);
+    assert!(pool.publish(&writer, 1));
+    hostile::store_inode(&channel, 1);
+    let next = poll_for(&mut channel.reader(), Duration::from_millis(10));
+    assert!(matches!(next, Next::Fault(ObjectFault::ForeignSocket)), "{next:?}");
+    writer.service().unwrap();
+    next_frame(&mut channel.reader(), accepting());
+}
+
 #[test]
 fn other_file_under_the_name_of_the_socket_is_an_error() {
     let channel = Channel::new();
