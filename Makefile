@@ -352,7 +352,7 @@ fuzz: ## fuzz the code that parses the bytes of other processes: make fuzz SECON
 		fi
 	done
 	# A fuzzer exits without removing its files.
-	rm -f /dev/shm/rsshm-fuzz-* /dev/shm/sem.rsshm-fuzz-*
+	rm -f /dev/shm/rsshm-fuzz-* /dev/shm/sem.rsshm-fuzz-* /dev/shm/fds.rsshm-fuzz-*
 
 # WRITE=1 replaces the table. ONLY='mpegtsmux Payloaders' runs the rows whose heading or element contains one of the words.
 .PHONY: compatibility

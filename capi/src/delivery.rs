@@ -4,14 +4,14 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rsshm_channel::{Event, FrameData, Next, ReadLimits, Reader, ReaderStats};
 
 use crate::{
     frame::{FrameBytes, FrameObject},
-    status::Failure,
+    status::{Failure, Status},
     stream::Stream,
 };
 
@@ -71,7 +71,14 @@ impl Delivery {
         if self.copy.capacity() == 0 {
             self.copy = self.pool.take();
         }
-        let next = self.reader.next(&mut self.copy, self.limits, timeout);
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let next = loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            match self.reader.next(&mut self.copy, self.limits, left) {
+                Ok(Next::Fault(fault)) if fault.is_of_absent_writer() => {}
+                next => break next,
+            }
+        };
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot {
             stats: self.reader.stats(),
             is_connected: self.reader.is_connected(),
@@ -84,6 +91,10 @@ impl Delivery {
             Next::EndOfStream => Delivered::EndOfStream,
             Next::Lost => Delivered::NoWriter,
             Next::Evicted => Delivered::Evicted,
+            Next::Fault(fault) => {
+                let text = format!("channel {}: frames were missed: {fault}", self.reader.name());
+                return Err(Failure::new(Status::System, text));
+            }
             Next::Interrupted => {
                 self.reader.handle().resume();
                 Delivered::Woken

@@ -3,6 +3,8 @@
 //! The bodies of the fuzz targets in `fuzz/`. Each body gets bytes that another process could have written. The bodies
 //! are not part of the public API, and exist only with the feature `fuzzing`.
 
+mod objects;
+
 use std::{
     fs::{File, OpenOptions},
     mem::offset_of,
@@ -27,6 +29,8 @@ use crate::{
     segment::{Access, Segment},
     sys::{directory::Directory, files, sync},
 };
+
+pub use self::objects::objects;
 
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
 const FRAME_SIZE: usize = 64 * 64;

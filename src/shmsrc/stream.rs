@@ -122,9 +122,6 @@ impl Stream {
                 absence::time_until_filling(is_connected, &self.timing).map_or(timeout, |due| due.min(timeout));
             let next = self.reader.next(&mut copy, settings.limits, Some(timeout));
             self.update_status(context);
-            if let Some(fault) = self.reader.take_object_fault() {
-                self.report_fault(context, fault);
-            }
             match next {
                 Ok(Next::Frame(frame)) => match self.receive(context, frame, copy)? {
                     Some(buffer) => return Ok(buffer),
@@ -278,6 +275,7 @@ impl Stream {
                     )
                 );
             }
+            Next::Fault(fault) => self.report_fault(context, fault),
             Next::Event(event) => self.events.forward(context, &mut self.timing, &event),
             // The caller handles frames.
             _ => {}

@@ -57,7 +57,14 @@ fn frame(info: &VideoInfo, number: u8) -> gst::Buffer {
 struct Pair {
     writer: SinkHarness,
     reader: SourceRecorder,
-    _channel: Channel,
+    channel: Channel,
+}
+
+fn start_writer(channel: &Channel, info: &VideoInfo, options: &str) -> SinkHarness {
+    let writer = SinkHarness::new(channel, &format!("{LOSSLESS} {options}"));
+    writer.source().set_property("caps", info.to_caps().unwrap());
+    writer.pipeline.play();
+    writer
 }
 
 impl Pair {
@@ -65,14 +72,18 @@ impl Pair {
     fn new(info: &VideoInfo, options: &str, downstream: &str) -> Self {
         let channel = Channel::new();
         let reader = SourceRecorder::playing(&format!("rsshmsrc channel={channel} ! {downstream}"));
-        let writer = SinkHarness::new(&channel, &format!("{LOSSLESS} {options}"));
-        writer.source().set_property("caps", info.to_caps().unwrap());
-        writer.pipeline.play();
+        let writer = start_writer(&channel, info, options);
         Self {
             writer,
             reader,
-            _channel: channel,
+            channel,
         }
+    }
+
+    /// Stops the writer, and starts another one.
+    fn restart_writer(&mut self, info: &VideoInfo) {
+        self.writer.pipeline.set_state(gst::State::Null).unwrap();
+        self.writer = start_writer(&self.channel, info, "");
     }
 
     /// Sends a buffer, and checks the picture of the frame that arrives.
@@ -333,4 +344,127 @@ fn downstream_may_hold_frames() {
         };
         buffer.map_readable().unwrap().as_slice() == picture::packed(&info, 49)
     });
+}
+
+/// Three planes are in one memfd, in another order than in the picture, with gaps. The buffer has one memory for all of
+/// them, or one for each.
+#[test]
+fn planes_in_one_descriptor_keep_their_offsets() {
+    let info = info(VideoFormat::I420);
+    let (strides, in_file) = ([80, 48, 40], [5000, 100, 2000]);
+    let sizes = [80 * 48, 48 * 24, 40 * 24];
+    for has_one_memory in [true, false] {
+        let pair = Pair::new(&info, "", "fakesink sync=false");
+        for number in 0..10 {
+            let (whole, file) = memory(16_384);
+            let mut bytes = vec![0xee; 16_384];
+            picture::draw(&mut bytes, &info, &in_file, &strides, number);
+            file.write_all_at(&bytes, 0).unwrap();
+            let mut buffer = gst::Buffer::new();
+            let target = buffer.get_mut().unwrap();
+            let offsets = if has_one_memory {
+                target.append_memory(whole);
+                in_file
+            } else {
+                for (offset, size) in in_file.into_iter().zip(sizes) {
+                    target.append_memory(whole.share(offset..offset + size));
+                }
+                [0, sizes[0], sizes[0] + sizes[1]]
+            };
+            picture::add_video_meta(target, &info, &offsets, &strides);
+            pair.send(buffer, &info, number);
+        }
+        pair.assert_counts([10, 0, 0]);
+        assert_eq!(pair.reader.stat("frames-missed"), 0);
+    }
+}
+
+/// Each plane is in a descriptor of its own, at an offset.
+#[test]
+fn planes_in_several_descriptors_keep_their_offsets() {
+    let info = info(VideoFormat::I420);
+    let pair = Pair::new(&info, "", "fakesink sync=false");
+    let sizes = [64 * 48, 32 * 24, 32 * 24];
+    for number in 0..10 {
+        let bytes = picture::packed(&info, number);
+        let mut buffer = gst::Buffer::new();
+        let mut from = 0;
+        for (plane, size) in sizes.into_iter().enumerate() {
+            let offset = 1000 * plane + 7;
+            let (memory, file) = memory(offset + size + 100);
+            file.write_all_at(&bytes[from..from + size], offset as u64).unwrap();
+            buffer
+                .get_mut()
+                .unwrap()
+                .append_memory(memory.share(offset..offset + size));
+            from += size;
+        }
+        pair.send(buffer, &info, number);
+    }
+    pair.assert_counts([10, 0, 0]);
+}
+
+/// The caps change while frames go by descriptor, at the change to slots, and at the change back.
+#[test]
+fn caps_change_with_descriptors_and_slots() {
+    let first = info(VideoFormat::I420);
+    let pair = Pair::new(&first, "", "fakesink sync=false");
+    let set_caps = |info: &VideoInfo| pair.writer.set_caps(&info.to_caps().unwrap().to_string());
+    for number in 0..5 {
+        pair.send(frame(&first, number), &first, number);
+    }
+    let second = info(VideoFormat::Nv12);
+    set_caps(&second);
+    for number in 0..5 {
+        pair.send(frame(&second, number), &second, number);
+    }
+    let third = info(VideoFormat::Gray8);
+    set_caps(&third);
+    for number in 0..3 {
+        let buffer = gst::Buffer::from_slice(picture::packed(&third, number));
+        pair.send(buffer, &third, number);
+    }
+    // 29 frames more are copied, and then the channel returns to descriptors.
+    let fourth = info(VideoFormat::Rgb);
+    set_caps(&fourth);
+    for number in 0..31 {
+        pair.send(frame(&fourth, number), &fourth, number);
+    }
+    pair.assert_counts([5 + 5 + 2, 0, 3 + 29]);
+    assert_eq!(pair.reader.stat("frames-missed"), 0);
+}
+
+/// Another writer with the same buffers takes over. The reader gets all frames, and no descriptor is left open.
+#[test]
+fn reader_follows_to_another_writer_with_the_same_buffers() {
+    let formats = [
+        VideoFormat::I420,
+        VideoFormat::Nv12,
+        VideoFormat::I420,
+        VideoFormat::Gray8,
+    ];
+    let bytes = picture::packed(&info(VideoFormat::I420), 0).len();
+    let pool: Vec<_> = (0..6).map(|_| memory(bytes)).collect();
+    let mut pair = Pair::new(&info(formats[0]), "", "fakesink sync=false");
+    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut files_before = None;
+    for (round, format) in formats.into_iter().enumerate() {
+        let info = info(format);
+        if round > 0 {
+            pair.restart_writer(&info);
+        }
+        for number in 0..20u8 {
+            let (memory, file) = &pool[usize::from(number) % 6];
+            eventually("the buffer is back", || is_unused(memory));
+            let bytes = picture::packed(&info, number);
+            file.write_all_at(&bytes, 0).unwrap();
+            let mut buffer = gst::Buffer::new();
+            buffer.get_mut().unwrap().append_memory(memory.share(..bytes.len()));
+            pair.send(buffer, &info, number);
+        }
+        pair.assert_counts([20, 0, 0]);
+        let files = *files_before.get_or_insert_with(open_files);
+        eventually("no descriptor is left open", || open_files() <= files);
+    }
+    assert_eq!(pair.reader.stat("frames-missed"), 0);
 }

@@ -257,7 +257,10 @@ pub struct Status {
     pub joins: AtomicU32,
     /// Not 0 while the source of the writer is closed, until a reader attaches. The segment has no frames then.
     pub idle: AtomicU32,
-    pad: [u32; 12],
+    /// The inode of the socket at which readers get the descriptors of objects; 0 while the writer has none. Only this
+    /// file is the writer's socket, whatever file has the name.
+    pub socket: AtomicU64,
+    pad: [u32; 10],
 }
 
 /// A reader's entry in one segment. Only the process that holds the lock of the entry writes the entry.

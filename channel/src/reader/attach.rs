@@ -197,6 +197,15 @@ impl Attachment {
         // The reader joins as if it came from a former segment, because a newcomer needs a living writer.
         Self::join(&name, segment, Arc::new(lock), Some(0))
     }
+
+    /// Keeps a file as the object `id`, as if the writer had sent it. `None` if it cannot be an object.
+    pub(crate) fn keep_for_fuzzing(&self, id: u64, file: OwnedFd) -> Option<()> {
+        let file = crate::sys::object_file::ObjectFile::new(file).ok()?;
+        self.objects
+            .as_ref()?
+            .keep(super::received_object::ReceivedObject::new(id, file), 0);
+        Some(())
+    }
 }
 
 /// Opens the segment's file, for writing if the options and the permissions allow it. The last value of the result says

@@ -232,11 +232,7 @@ impl Attachment {
     /// descriptor is invalid, or `target` has no memory.
     pub(super) fn copy_unpinned(&self, location: FrameLocation, target: &mut dyn CopyTarget) -> Option<FrameInfo> {
         if let Some(objects) = &self.objects {
-            return match self.copy_objects_unpinned(objects, location, target) {
-                Ok(info) => info,
-                Err(FetchError::Failed(fault)) => objects.fail(fault),
-                Err(FetchError::Interrupted | FetchError::Denied(_)) => None,
-            };
+            return self.copy_objects_unpinned(objects, location, target).ok().flatten();
         }
         let FrameLocation { run, position } = location;
         let seq = &self.segment.slot_record(run.slot).seq;
@@ -269,7 +265,7 @@ impl Attachment {
     }
 
     /// Copies a frame of objects without pinning its slot. `None` if the writer overwrites the frame meanwhile, if its
-    /// descriptor is invalid, if its memory cannot be got, or if `target` has no memory.
+    /// descriptor is invalid, or if `target` has no memory. An error if its memory cannot be got.
     pub(super) fn copy_objects_unpinned(
         &self,
         objects: &ObjectCache,
@@ -288,9 +284,7 @@ impl Attachment {
             return Ok(None);
         };
         // The objects are found before the target allocates the size that the descriptor states.
-        let Some(parts) = objects.find(&self.segment, &table, descriptor.size)? else {
-            return Ok(None);
-        };
+        let parts = objects.find(&self.segment, &table, descriptor.size)?;
         let Some(bytes) = target.prepare(descriptor.size as usize) else {
             return Ok(None);
         };

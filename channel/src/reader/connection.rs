@@ -12,7 +12,6 @@ use super::{
     attachment::Attachment,
     entry::EntryLock,
     handle::{HandleState, ReaderHandle},
-    object_fetch::ObjectFault,
     options::ReaderOptions,
 };
 use crate::{
@@ -43,9 +42,6 @@ pub(super) struct Connection {
     entry_lock: Option<Arc<EntryLock>>,
     backoff: EvictionBackoff,
     liveness_checked_at: Instant,
-    /// Why a frame of a former attachment was missed, if the program has not taken the reason yet. A reader that misses
-    /// the last frame before a change of the caps is in the next segment when it returns.
-    former_fault: Option<ObjectFault>,
 }
 
 #[derive(Debug)]
@@ -86,7 +82,6 @@ impl Connection {
             entry_lock: None,
             backoff: EvictionBackoff::default(),
             liveness_checked_at: Instant::now(),
-            former_fault: None,
         }
     }
 
@@ -107,16 +102,6 @@ impl Connection {
             ConnectionState::Attached(attachment) => Some(attachment),
             ConnectionState::Disconnected | ConnectionState::Moving(..) => None,
         }
-    }
-
-    /// Takes the reason why the last frame of objects was missed, if its memory could not be got.
-    pub(super) fn take_object_fault(&mut self) -> Option<ObjectFault> {
-        let former = self.former_fault.take();
-        let attachment = match &self.state {
-            ConnectionState::Attached(attachment) | ConnectionState::Moving(_, attachment) => Some(attachment),
-            ConnectionState::Disconnected => None,
-        };
-        attachment.and_then(|attachment| fault_of(attachment)).or(former)
     }
 
     pub(super) fn is_attached(&self) -> bool {
@@ -175,7 +160,6 @@ impl Connection {
     pub(super) fn leave_former(&mut self, state: u32) {
         self.shared.attachment().take();
         if let ConnectionState::Moving(_, former) = std::mem::replace(&mut self.state, ConnectionState::Disconnected) {
-            self.former_fault = fault_of(&former).or(self.former_fault.take());
             former.leave(state);
         }
     }
@@ -183,7 +167,6 @@ impl Connection {
     /// Leaves the current segment.
     pub(super) fn disconnect(&mut self, attachment: &Attachment) {
         self.shared.attachment().take();
-        self.former_fault = fault_of(attachment).or(self.former_fault.take());
         attachment.leave(reader_state::LEFT);
         self.state = ConnectionState::Disconnected;
     }
@@ -238,11 +221,6 @@ impl Connection {
             .waiter
             .wait(&attachment.segment, FutexWord::Published, snapshot.published, timeout);
     }
-}
-
-/// Takes the reason why a frame of this attachment was missed.
-fn fault_of(attachment: &Attachment) -> Option<ObjectFault> {
-    attachment.objects.as_ref()?.take_fault()
 }
 
 impl Drop for Connection {

@@ -2,6 +2,7 @@
 
 //! The memory into which a reader copies frames.
 
+use super::object_fetch::ObjectFault;
 use crate::Error;
 
 /// Memory for the frames that a [`Reader`](crate::Reader) or an [`Observer`](crate::Observer) copies. `Vec<u8>`
@@ -46,6 +47,8 @@ pub(super) enum TakeFailure {
     Interrupted,
     /// This user may not have the memory of the frames.
     Denied(Error),
+    /// The memory of the frame cannot be got. The reader has given up the frame.
+    Fault(ObjectFault),
 }
 
 /// A target that remembers whether it had no memory for a frame.

@@ -2,7 +2,10 @@
 
 //! The results of [`Reader::next`](crate::Reader::next).
 
-use super::{events::Event, object_frame::ObjectFrame, pinned::PinnedFrame, received_object::FramePart};
+use super::{
+    events::Event, object_fetch::ObjectFault, object_frame::ObjectFrame, pinned::PinnedFrame,
+    received_object::FramePart,
+};
 use crate::protocol::layout::FrameDescriptor;
 
 /// The bytes of a frame.
@@ -121,6 +124,9 @@ pub enum Next {
     /// The reader held more slots than its quota, so the writer ignores the reader's pins. Frames that the program
     /// still holds may change. The next calls attach the reader again.
     Evicted,
+    /// Frames were missed, because the reader could not get their memory. The next call goes on with the frames after them.
+    /// If the reader misses several frames in a row for one reason, the reason comes once.
+    Fault(ObjectFault),
     /// The timeout has passed.
     TimedOut,
     /// [`ReaderHandle::interrupt`](crate::ReaderHandle::interrupt) was called.

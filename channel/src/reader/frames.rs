@@ -9,6 +9,7 @@ use super::{
     copy_target::{CheckedTarget, CopyTarget, TakeFailure},
     frame::{Frame, FrameData},
     keyframes::KeyframeSync,
+    object_fetch::ObjectFault,
     object_take::take_objects,
     options::ReadLimits,
     pinned::{PinnedFrame, Refused},
@@ -39,6 +40,8 @@ pub(super) struct FrameCursor {
     is_newcomer: bool,
     has_discontinuity: bool,
     pub(super) keyframes: KeyframeSync,
+    /// Why the last frames were given up, if their memory could not be got. It is reported once until a frame comes.
+    fault: Option<ObjectFault>,
 }
 
 /// The range of frames that a reader wants, within the limits of the read.
@@ -62,6 +65,7 @@ impl FrameCursor {
             is_newcomer: true,
             has_discontinuity: true,
             keyframes: KeyframeSync::default(),
+            fault: None,
         }
     }
 
@@ -126,7 +130,8 @@ impl FrameCursor {
     }
 
     /// Takes the first wanted frame up to `last` that exists and can be decoded. If no frame up to `last` can be taken,
-    /// the reader gives up all of them, and the result is `None`.
+    /// the reader gives up all of them, and the result is `None`. If the memory of a frame cannot be got, the reader gives up
+    /// the frames up to this one; the error says why, once until a frame can be taken or there is another reason.
     #[inline]
     pub(super) fn take_up_to(
         &mut self,
@@ -156,7 +161,16 @@ impl FrameCursor {
                 (seq, after, start) = (found, found, Some(found));
                 continue;
             }
-            let Some((info, data)) = get_frame(attachment, location, target, limits)? else {
+            let taken = match get_frame(attachment, location, target, limits) {
+                Err(TakeFailure::Fault(fault)) if self.fault.as_ref() == Some(&fault) => None,
+                Err(TakeFailure::Fault(fault)) => {
+                    self.give_up(attachment, seq, limits, stats);
+                    self.fault = Some(fault.clone());
+                    return Err(TakeFailure::Fault(fault));
+                }
+                taken => taken?,
+            };
+            let Some((info, data)) = taken else {
                 // The slot was overwritten, or is damaged. In both cases, the whole run is lost.
                 seq = location.last_of_run().saturating_add(1);
                 continue;
@@ -166,6 +180,12 @@ impl FrameCursor {
         }
         // Each wanted frame up to `last` was overwritten, is damaged, or cannot be decoded. Waiting does not help,
         // because the writer completes each frame before it stores the head.
+        self.give_up(attachment, last, limits, stats);
+        Ok(None)
+    }
+
+    /// Moves the cursor to `last`, and counts the frames up to there as missed.
+    fn give_up(&mut self, attachment: &Attachment, last: u64, limits: ReadLimits, stats: &mut ReaderStats) {
         let missed = self.count_missed(last, stats);
         self.keyframes.skipped = self.keyframes.skipped.saturating_add(missed);
         self.keyframes.is_lost = true;
@@ -173,7 +193,6 @@ impl FrameCursor {
         self.seq = last;
         attachment.set_missed(stats.missed, limits.wants_only_newest());
         attachment.set_cursor(last);
-        Ok(None)
     }
 
     /// Moves the cursor to the taken frame, and counts this frame.
@@ -190,6 +209,7 @@ impl FrameCursor {
         let missed = self.count_missed(seq - 1, stats).saturating_add(self.keyframes.skipped);
         self.is_newcomer = false;
         self.keyframes = KeyframeSync::default();
+        self.fault = None;
         self.seq = seq;
         failpoint(Failpoint::CursorDue);
         attachment.set_missed(stats.missed, limits.wants_only_newest());

@@ -20,7 +20,7 @@ mod handle;
 mod keyframes;
 mod next;
 mod object_cache;
-mod object_fetch;
+pub(crate) mod object_fetch;
 mod object_frame;
 mod object_take;
 mod observed;
@@ -158,6 +158,11 @@ impl Reader {
         }
     }
 
+    /// The name of the channel.
+    pub fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
     /// A handle with which other threads control this reader.
     pub fn handle(&self) -> ReaderHandle {
         self.connection.handle()
@@ -218,12 +223,6 @@ impl Reader {
     /// The counts of this reader so far.
     pub fn stats(&self) -> ReaderStats {
         self.stats
-    }
-
-    /// Takes the reason why the reader has missed a frame of objects: it could not get the frame's memory. `None` if
-    /// there was no such fault since the last call.
-    pub fn take_object_fault(&mut self) -> Option<ObjectFault> {
-        self.connection.take_object_fault()
     }
 
     /// Skips to the newest frame: the next frame is the newest one, or the newest keyframe in a compressed stream.

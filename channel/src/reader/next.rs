@@ -222,6 +222,7 @@ impl Reader {
                 }
                 Err(TakeFailure::Interrupted) => return Ok(Some(Next::Interrupted)),
                 Err(TakeFailure::Denied(error)) => return Err(error),
+                Err(TakeFailure::Fault(fault)) => return Ok(Some(Next::Fault(fault))),
             }
         }
     }

@@ -28,7 +28,6 @@ pub(super) struct ObjectCache {
     kept: Mutex<Kept>,
     /// The waits of the reader, which another thread can end.
     waiter: OnceLock<Arc<Waiter>>,
-    fault: Mutex<Option<ObjectFault>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +44,6 @@ impl ObjectCache {
             name: name.clone(),
             kept: Mutex::default(),
             waiter: OnceLock::new(),
-            fault: Mutex::default(),
         }
     }
 
@@ -59,47 +57,33 @@ impl ObjectCache {
         let _ = self.waiter.set(Arc::clone(waiter));
     }
 
-    /// Takes the reason why the last frame of objects was missed, if its memory could not be got.
-    pub(super) fn take_fault(&self) -> Option<ObjectFault> {
-        sync::lock(&self.fault).take()
-    }
-
     /// The parts of a frame of `frame_size` bytes. The objects that the reader does not have yet are fetched from the
-    /// writer. `None` if the table is invalid, or if an object cannot be got; the fault says why.
+    /// writer. An error if the table is invalid, or if an object cannot be got.
     pub(super) fn find(
         &self,
         segment: &Segment,
         table: &ReferenceTable,
         frame_size: u64,
-    ) -> Result<Option<Vec<FramePart>>, FetchError> {
-        let Some(references) = table.parts(frame_size) else {
-            return Ok(self.fail(ObjectFault::Invalid("the references of the frame are invalid")));
-        };
+    ) -> Result<Vec<FramePart>, FetchError> {
+        let references = table
+            .parts(frame_size)
+            .ok_or(ObjectFault::Invalid("the references of the frame are invalid"))?;
         let mut parts = Vec::with_capacity(MAX_REFERENCES);
         let frame = self.begin_frame();
         for reference in references {
             let known = self.known(reference.object, frame);
             let object = match known {
                 Some(object) => object,
-                None => match object_fetch::fetch(&self.name, segment, reference, &|| self.is_interrupted()) {
-                    Ok(object) => self.keep(object, frame),
-                    Err(FetchError::Failed(fault)) => return Ok(self.fail(fault)),
-                    Err(error) => return Err(error),
-                },
+                None => {
+                    let object = object_fetch::fetch(&self.name, segment, reference, &|| self.is_interrupted())?;
+                    self.keep(object, frame)
+                }
             };
             let has_kind = object.kind() as u32 == reference.kind;
-            match FramePart::new(object, reference.offset, reference.size).filter(|_| has_kind) {
-                Some(part) => parts.push(part),
-                None => return Ok(self.fail(ObjectFault::Invalid("a part of the frame is not inside its memory"))),
-            }
+            let part = FramePart::new(object, reference.offset, reference.size).filter(|_| has_kind);
+            parts.push(part.ok_or(ObjectFault::Invalid("a part of the frame is not inside its memory"))?);
         }
-        Ok(Some(parts))
-    }
-
-    /// Records why a frame is missed.
-    pub(super) fn fail<T>(&self, fault: ObjectFault) -> Option<T> {
-        *sync::lock(&self.fault) = Some(fault);
-        None
+        Ok(parts)
     }
 
     fn is_interrupted(&self) -> bool {
@@ -120,7 +104,7 @@ impl ObjectCache {
     }
 
     /// Keeps an object, and forgets those that have not been used for the longest time.
-    fn keep(&self, object: ReceivedObject, frame: u64) -> ReceivedObject {
+    pub(super) fn keep(&self, object: ReceivedObject, frame: u64) -> ReceivedObject {
         let mut kept = sync::lock(&self.kept);
         let oldest_kept = frame.saturating_sub(UNUSED_FRAMES);
         let (used, mut forgotten): (Vec<_>, Vec<_>) = kept

@@ -3,7 +3,9 @@
 //! A reader gets the descriptor of an object from the writer.
 
 use std::{
-    fmt, thread,
+    fmt,
+    sync::atomic::Ordering,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,7 +21,8 @@ use crate::{
     },
     segment::Segment,
     sys::{
-        errno, files,
+        errno,
+        files::{self, FileId},
         object_file::{NotAnObject, ObjectFile},
         socket,
     },
@@ -55,7 +58,7 @@ pub enum ObjectFault {
     Gone,
     /// This process, or the whole system, has too many open files.
     TooManyFiles,
-    /// The socket belongs to another user than the segment.
+    /// The socket is not that of the writer. Another program has put it under the name.
     ForeignSocket,
     /// What the writer has sent is not the object that the frame names.
     Invalid(&'static str),
@@ -72,10 +75,20 @@ impl fmt::Display for ObjectFault {
             }
             Self::Gone => f.write_str("the writer does not have this memory any more"),
             Self::TooManyFiles => f.write_str("too many open files; raise the limit (ulimit -n)"),
-            Self::ForeignSocket => f.write_str("the socket belongs to another user than the channel"),
+            Self::ForeignSocket => {
+                f.write_str("another program has put a socket under the channel's name; remove the file")
+            }
             Self::Invalid(what) => write!(f, "the writer sent something else: {what}"),
             Self::Failed(errno) => write!(f, "a system call failed: {errno}"),
         }
+    }
+}
+
+impl ObjectFault {
+    /// Whether the writer is stopped, is gone, or has given up the frame. Nothing is wrong then, and nobody has to act: the
+    /// reader continues with the next frame of a living writer.
+    pub fn is_of_absent_writer(&self) -> bool {
+        matches!(self, Self::NoAnswer | Self::NoSocket | Self::Gone)
     }
 }
 
@@ -112,7 +125,8 @@ pub(super) fn fetch(
             Err(FetchError::Interrupted)
         } else if Instant::now() >= deadline {
             Err(ObjectFault::NoAnswer.into())
-        } else if !segment.has_writer() {
+        } else if !segment.has_writer() && !segment.tables.status().is_over() {
+            // The writer of a superseded segment has no lock there, but still answers.
             Err(ObjectFault::NoSocket.into())
         } else {
             Ok(())
@@ -120,9 +134,17 @@ pub(super) fn fetch(
     };
     may_wait()?;
     let path = name.socket_path();
+    // A program that may write to the directory can put a socket under the name. The writer stores the inode of its own
+    // socket before it gives this file the name.
+    let is_own = |file: FileId| {
+        // Acquire: pairs with the release store of a writer that makes its socket again.
+        let inode = segment.tables.status().socket.load(Ordering::Acquire);
+        file.inode == inode && file.device == segment.file_id.device
+    };
     let connection = loop {
-        match socket::connect_to(&path) {
-            Ok(connection) => break connection,
+        match socket::connect_to(&path, is_own) {
+            Ok(Some(connection)) => break connection,
+            Ok(None) => return Err(ObjectFault::ForeignSocket.into()),
             Err(Errno::EAGAIN) => {
                 thread::sleep(RETRY_INTERVAL);
                 may_wait()?;
@@ -139,7 +161,7 @@ pub(super) fn fetch(
             Err(errno) => return Err(errno.into()),
         }
     };
-    // A program that may write to the directory can put a socket under the name.
+    // The system may use an inode number again after a long time.
     if socket::peer_user(&connection)? != fstat(&segment.file)?.st_uid {
         return Err(ObjectFault::ForeignSocket.into());
     }
@@ -161,6 +183,17 @@ pub(super) fn fetch(
     };
     failpoint(Failpoint::DescriptorReceived);
     check(&reply, received, reference).map_err(FetchError::Failed)
+}
+
+/// Receives and checks an answer that has come already.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn receive_for_fuzzing(
+    connection: &std::os::fd::OwnedFd,
+    reference: &ObjectReference,
+) -> Option<ReceivedObject> {
+    let mut reply = ObjectReply::zeroed();
+    let received = socket::receive(connection, bytemuck::bytes_of_mut(&mut reply)).ok()??;
+    check(&reply, received, reference).ok()
 }
 
 /// Checks what the writer has sent. Every descriptor that is not needed is closed.

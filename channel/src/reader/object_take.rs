@@ -17,8 +17,7 @@ use super::{
     runs::FrameLocation,
 };
 
-/// Takes one frame, like `get_frame` for frames in slots. The result is `None` if the frame was overwritten, is damaged,
-/// or if its memory cannot be got.
+/// Takes one frame, like `get_frame` for frames in slots. The result is `None` if the frame was overwritten or is damaged.
 pub(super) fn take_objects(
     attachment: &Arc<Attachment>,
     objects: &ObjectCache,
@@ -43,7 +42,7 @@ pub(super) fn take_objects(
         (None, Ok(taken)) => Ok(taken),
         (None, Err(FetchError::Interrupted)) => Err(TakeFailure::Interrupted),
         (None, Err(FetchError::Denied(error))) => Err(TakeFailure::Denied(error)),
-        (None, Err(FetchError::Failed(fault))) => Ok(objects.fail(fault)),
+        (None, Err(FetchError::Failed(fault))) => Err(TakeFailure::Fault(fault)),
     }
 }
 
@@ -60,9 +59,7 @@ fn take_pinned(
         return Ok(None);
     };
     let size = info.descriptor.size;
-    let Some(parts) = objects.find(&attachment.segment, &table, size)? else {
-        return Ok(None);
-    };
+    let parts = objects.find(&attachment.segment, &table, size)?;
     if limits.accepts_objects && (!limits.needs_one_range || is_one_range(&parts)) {
         return Ok(Some((info, FrameData::Objects(ObjectFrame::new(frame, parts)))));
     }

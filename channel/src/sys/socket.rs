@@ -25,6 +25,8 @@ use nix::{
     },
 };
 
+use super::files::FileId;
+
 /// How many connections wait in the kernel until the writer accepts them. A reader whose connection does not fit tries
 /// again.
 const BACKLOG: i32 = 128;
@@ -84,28 +86,30 @@ pub(crate) fn accept(listener: &OwnedFd) -> nix::Result<Option<OwnedFd>> {
     }
 }
 
-/// Connects to the socket with the name `path`, and returns it together with the socket's file.
+/// Connects to the socket with the name `path`, if `is_expected` accepts its file. `None` if another file has the name.
 ///
 /// # Errors
 /// EAGAIN if too many peers wait already, ENOENT and ECONNREFUSED if nobody answers, ENOTSOCK if the file is not a
 /// socket.
-pub(crate) fn connect_to(path: &str) -> nix::Result<OwnedFd> {
+pub(crate) fn connect_to(path: &str, is_expected: impl Fn(FileId) -> bool) -> nix::Result<Option<OwnedFd>> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = open(path, flags, Mode::empty())?;
     let stat = nix::sys::stat::fstat(&file)?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK {
         return Err(Errno::ENOTSOCK);
     }
-    // The address of a socket is too short for the path of a long name. The path below leads to the file in any case.
+    if !is_expected(FileId::from(&stat)) {
+        return Ok(None);
+    }
+    // This path leads to the opened file, also if another file gets the name now. It is short even if the name is long.
     let by_file = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let address = if path.len() <= MAX_PATH || !Path::new("/proc/self/fd").exists() {
-        UnixAddr::new(path)?
-    } else {
-        UnixAddr::new(by_file.as_str())?
-    };
+    let has_proc = Path::new(&by_file).exists();
+    let address = UnixAddr::new(if has_proc { by_file.as_str() } else { path })?;
     let connection = new_socket()?;
     connect(connection.as_raw_fd(), &address)?;
-    Ok(connection)
+    // Without /proc, another file may have got the name before the connection was made.
+    let is_same = has_proc || is_expected(FileId::from(&nix::sys::stat::lstat(path)?));
+    Ok(is_same.then_some(connection))
 }
 
 /// The user of the process that listens at the other end of `connection`.

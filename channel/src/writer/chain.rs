@@ -3,7 +3,7 @@
 //! The segments of a channel: the current one, and the superseded ones that readers may still use.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -116,6 +116,15 @@ impl SegmentChain {
             slots,
             _writer_lock: writer_lock,
         });
+    }
+
+    /// Stores the inode of the socket's file in all segments.
+    pub(super) fn set_socket(&self, inode: u64) {
+        let retired = self.retired.iter().map(|retired| &retired.slots);
+        for slots in self.current().into_iter().chain(retired) {
+            // Release: pairs with the acquire load of a reader that has opened the socket's file.
+            slots.segment().tables().status().socket.store(inode, Ordering::Release);
+        }
     }
 
     /// Marks the current segment as superseded.

@@ -77,7 +77,7 @@ pub(super) fn ensure_segment(inner: &Inner, size: usize) -> Result<(), Error> {
 pub(super) fn replace(inner: &Inner, size: u64) -> Result<(), Error> {
     let plan = plan(inner, size)?;
     if plan.caps.has_objects() {
-        inner.objects().start(inner.name(), inner.options().perms)?;
+        inner.objects().start(inner)?;
     }
     let new = create(inner, &plan)?;
     let given_up = install(inner, new, &plan)?;
@@ -215,6 +215,7 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<Vec<Own
             .status()
             .idle
             .store(state.is_idle.into(), Ordering::Relaxed);
+        segment.tables.status().socket.store(state.socket, Ordering::Relaxed);
         failpoint(Failpoint::SegmentWritten);
         persist(inner, &mut staging, plan.former)?;
         failpoint(Failpoint::SegmentNamed);

@@ -44,7 +44,7 @@ pub(super) fn restore_names(inner: &Inner) -> Result<bool, Error> {
     let Some(files) = OwnFiles::of(&inner.lock()) else {
         return Ok(false);
     };
-    inner.objects().restore(inner.name(), inner.options().perms)?;
+    inner.objects().restore(inner)?;
     match files.find_loss(inner.name())? {
         Loss::None => return Ok(false),
         Loss::LockFile { was_replaced } => {
@@ -155,8 +155,8 @@ pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<boo
     replace::replace(inner, segment.header.slot_size).map(|()| true)
 }
 
-/// Restores the quota, the seqs of the newest frame and event, the number of the newest run, and the latency, if
-/// another program has overwritten them. Readers that attach start with these values.
+/// Restores the quota, the seqs of the newest frame and event, the number of the newest run, the latency, and the inode
+/// of the socket, if another program has overwritten them. Readers that attach start with these values.
 pub(super) fn repair_status(state: &State) {
     let Some(slots) = state.chain.current() else {
         return;
@@ -171,6 +171,7 @@ pub(super) fn repair_status(state: &State) {
         (&status.run_head, slots.runs().newest()),
         (&status.event_head, state.events.head()),
         (&status.latency_ns, state.latency_ns),
+        (&status.socket, state.socket),
     ] {
         // Relaxed: only this writer should store these words, and it does so under the lock of its state, which is held
         // here.

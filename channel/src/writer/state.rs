@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) latency_ns: u64,
     /// How many frames of objects may be out.
     pub(super) spare_objects: u32,
+    /// The inode of the socket's file; 0 before the first segment with objects.
+    pub(super) socket: u64,
     /// Whether the source of the frames is closed until a reader attaches.
     pub(super) is_idle: bool,
     pub(super) stats: WriterStats,
@@ -47,8 +49,16 @@ impl State {
             shortage: ShortageLog::default(),
             latency_ns: 0,
             spare_objects: DEFAULT_SPARE_OBJECTS,
+            socket: 0,
             is_idle: false,
             stats: WriterStats::default(),
         }
+    }
+
+    /// Tells the readers of all segments which file is the socket. The caller gives the file its name later, so a reader
+    /// that finds the file finds its inode too.
+    pub(super) fn set_socket(&mut self, inode: u64) {
+        self.socket = inode;
+        self.chain.set_socket(inode);
     }
 }

@@ -39,7 +39,7 @@ pub fn structures() -> [(&'static str, usize, Fields); 14] {
             descriptors_offset slots_offset slot_size descriptor_stride history writer_pid flags events_offset
             event_stride event_count messages_offset message_stride message_count; reserved),
         structure!(Status: head eos_seqs latency_ns published state eos_count quota event_head run_head
-            writer_word writer_waits joins idle),
+            writer_word writer_waits joins idle socket),
         structure!(ReaderEntry: pins cursor generation state pid keyframe_requests message_head keyframe_details
             keyframe_head missed keyframes),
         structure!(KeyframeRecord: seq time details),

@@ -67,6 +67,7 @@ rsshm_testkit::roles!(
     memory_use::ROLES,
     messages::ROLES,
     objects::ROLES,
+    objects::containers::ROLES,
     objects::deaths::ROLES,
     objects::hostile::ROLES,
     pages::ROLES,

@@ -97,6 +97,10 @@ impl Cat {
                 Next::EndOfStream => break,
                 // A writer that was there before the first frame may come back.
                 Next::Lost if written > 0 => break,
+                Next::Fault(fault) => {
+                    output::warn(format!("channel {}: frames were missed: {fault}", self.channel));
+                    continue;
+                }
                 _ => continue,
             };
             let bytes = frame.bytes(&copy);

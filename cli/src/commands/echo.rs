@@ -146,6 +146,7 @@ impl Echo {
                 Next::Event(event) => describe::print_event(output, &event)?,
                 Next::EndOfStream => describe::print_note(output, "end of the stream")?,
                 Next::Lost => describe::print_note(output, "the writer is gone")?,
+                Next::Fault(fault) => describe::print_note(output, &format!("frames were missed: {fault}"))?,
                 _ => {}
             }
         }

@@ -19,9 +19,10 @@ use rsshm_testkit::Random;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 7] = [
+const TARGETS: [(&str, Body); 8] = [
     ("segment", rsshm_channel::fuzzing::segment),
     ("frames", rsshm_channel::fuzzing::frames),
+    ("objects", rsshm_channel::fuzzing::objects),
     ("readers", rsshm_channel::fuzzing::readers),
     ("metas", gstrsshm::fuzzing::metas),
     ("events", gstrsshm::fuzzing::events),

@@ -186,9 +186,6 @@ impl ReaderPlayer {
     fn receive(&mut self) {
         let next = self.reader.next(&mut self.copy, self.manner.limits, Some(WAIT));
         let context = Arc::clone(&self.context);
-        if let Some(fault) = self.reader.take_object_fault() {
-            self.note_fault(&fault);
-        }
         match next {
             Ok(Next::Frame(frame)) => {
                 if let Some(frame) = self.take(frame) {
@@ -207,6 +204,7 @@ impl ReaderPlayer {
                 context.counters.lost.fetch_add(1, Relaxed);
                 self.checker.interrupt(false);
             }
+            Ok(Next::Fault(fault)) => self.note_fault(&fault),
             Ok(Next::TimedOut) => {}
             Ok(Next::Evicted) => {
                 context.found_other("evicted, though it has violated no rule");
@@ -219,12 +217,11 @@ impl ReaderPlayer {
 
     /// Counts a frame that was missed because the writer was dead or stopped. Any other reason is a violation.
     fn note_fault(&mut self, fault: &ObjectFault) {
-        match fault {
-            ObjectFault::NoAnswer | ObjectFault::NoSocket | ObjectFault::Gone => {
-                self.context.counters.faults.fetch_add(1, Relaxed);
-                self.checker.fault();
-            }
-            fault => self.context.found_other(&format!("no memory: {fault}")),
+        if fault.is_of_absent_writer() {
+            self.context.counters.faults.fetch_add(1, Relaxed);
+            self.checker.fault();
+        } else {
+            self.context.found_other(&format!("no memory: {fault}"));
         }
     }
 

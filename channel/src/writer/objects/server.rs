@@ -33,8 +33,6 @@ const THREAD_NAME: &str = "rsshm-objects";
 const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may wait for its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the thread leaves new connections alone if this process has too many open files.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 /// How many wakes in a row the thread handles without a pause. After these wakes, it handles one in each
 /// [`WAKE_INTERVAL`]. 64 readers may begin at once, each with all objects of a pool.
 const WAKE_BURST: u32 = 4096;
@@ -88,37 +86,28 @@ struct Connection {
 /// Answers requests until the socket is stopped.
 fn serve(listener: &OwnedFd, registry: &Registry) {
     let mut connections: Vec<Connection> = Vec::new();
-    let mut exhausted_until: Option<Instant> = None;
     let mut limiter = RateLimiter::new(WAKE_BURST, WAKE_INTERVAL);
     loop {
         let now = Instant::now();
-        exhausted_until = exhausted_until.filter(|until| *until > now);
         connections.retain(|connection| connection.until > now);
         let sockets: Vec<_> = connections
             .iter()
             .map(|connection| connection.socket.as_fd())
-            .chain(exhausted_until.is_none().then(|| listener.as_fd()))
+            .chain([listener.as_fd()])
             .collect();
-        let wake_at = connections
-            .iter()
-            .map(|connection| connection.until)
-            .chain(exhausted_until)
-            .min();
+        let wake_at = connections.iter().map(|connection| connection.until).min();
         let ready = socket::wait(&sockets, wake_at.map(|at| at.saturating_duration_since(now)));
-        let mut at = 0..;
+        let mut of_connections = ready.iter();
         connections.retain(|connection| {
-            let has_news = at
-                .next()
-                .and_then(|at| ready.get(at))
-                .is_some_and(|ready: &socket::Ready| ready.has_news);
+            let has_news = of_connections.next().is_some_and(|ready| ready.has_news);
             !(has_news && answer(&connection.socket, registry))
         });
-        if let Some(ready) = exhausted_until.is_none().then(|| ready.last()).flatten() {
-            if ready.has_ended {
+        if let Some(of_listener) = of_connections.next() {
+            if of_listener.has_ended {
                 return;
             }
-            if ready.has_news && accept_all(listener, registry, &mut connections).is_err() {
-                exhausted_until = Some(Instant::now() + EXHAUSTED_PAUSE);
+            if of_listener.has_news {
+                accept_all(listener, registry, &mut connections);
             }
         }
         if let Some(pause) = limiter.throttle() {
@@ -128,11 +117,13 @@ fn serve(listener: &OwnedFd, registry: &Registry) {
 }
 
 /// Accepts the connections that wait, and answers the requests that have come already.
-fn accept_all(listener: &OwnedFd, registry: &Registry, connections: &mut Vec<Connection>) -> nix::Result<()> {
+fn accept_all(listener: &OwnedFd, registry: &Registry, connections: &mut Vec<Connection>) {
     // The loop is limited, so that one round ends although peers connect all the time.
     for _ in 0..MAX_CONNECTIONS {
-        let Some(socket) = socket::accept(listener)? else {
-            return Ok(());
+        // If this process has too many open files, the connections wait in the kernel. The limiter of the caller says how
+        // often the thread tries again.
+        let Ok(Some(socket)) = socket::accept(listener) else {
+            return;
         };
         if answer(&socket, registry) {
             continue;
@@ -145,7 +136,6 @@ fn accept_all(listener: &OwnedFd, registry: &Registry, connections: &mut Vec<Con
             until: Instant::now() + REQUEST_TIMEOUT,
         });
     }
-    Ok(())
 }
 
 /// Answers the request of a connection; `false` if it has not come yet. After `true`, the connection is to be closed.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    super::inner::Inner,
     registry::{Object, RegisterError, Registry},
     server::Server,
     socket_file::SocketFile,
@@ -38,18 +39,19 @@ impl ObjectService {
     ///
     /// # Errors
     /// [`Error::Foreign`] if another user's file has the name of the socket, and the errors of the system.
-    pub(crate) fn start(&self, name: &ChannelName, perms: u32) -> Result<(), Error> {
+    pub(in crate::writer) fn start(&self, inner: &Inner) -> Result<(), Error> {
         if sync::lock(&self.running).is_some() {
             return Ok(());
         }
-        let running = Self::run(&self.registry, name, perms)?;
+        let running = self.run(inner)?;
         *sync::lock(&self.running) = Some(running);
         Ok(())
     }
 
-    fn run(registry: &Arc<Registry>, name: &ChannelName, perms: u32) -> Result<Running, Error> {
-        let (file, listener) = SocketFile::create(name, perms)?;
-        let server = Server::spawn(listener, Arc::clone(registry)).map_err(|error| {
+    fn run(&self, inner: &Inner) -> Result<Running, Error> {
+        let name = inner.name();
+        let (file, listener) = SocketFile::create(name, inner.options().perms, |inode| inner.lock().set_socket(inode))?;
+        let server = Server::spawn(listener, Arc::clone(&self.registry)).map_err(|error| {
             file.remove();
             Error::system(name.as_str(), "creating a thread for objects", errno::of(&error))
         })?;
@@ -61,12 +63,12 @@ impl ObjectService {
     ///
     /// # Errors
     /// See [`start`](Self::start).
-    pub(crate) fn restore(&self, name: &ChannelName, perms: u32) -> Result<(), Error> {
+    pub(in crate::writer) fn restore(&self, inner: &Inner) -> Result<(), Error> {
         let is_lost = |running: &Running| !running.file.has_name();
         if !sync::lock(&self.running).as_ref().is_some_and(is_lost) {
             return Ok(());
         }
-        let running = Self::run(&self.registry, name, perms)?;
+        let running = self.run(inner)?;
         let former = sync::lock(&self.running).replace(running);
         // The thread of the former socket ends here, without the lock.
         drop(former);

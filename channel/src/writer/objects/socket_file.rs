@@ -33,8 +33,8 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     /// Creates the socket of a channel with the mode `perms`. It replaces the socket of a dead writer, because the caller
-    /// holds the writer's lock.
-    pub(super) fn create(name: &ChannelName, perms: u32) -> Result<(Self, OwnedFd), Error> {
+    /// holds the writer's lock. `announce` gets the inode of the file before the file has its name.
+    pub(super) fn create(name: &ChannelName, perms: u32, announce: impl FnOnce(u64)) -> Result<(Self, OwnedFd), Error> {
         let path = name.socket_path();
         let failed = |errno| files::create_error(name.as_str(), format!("creating {path}"), errno);
         let directory = Directory::current();
@@ -50,6 +50,7 @@ impl SocketFile {
             .1;
         socket::start(&listener).map_err(failed)?;
         Self::require_free_or_own(name, &path)?;
+        announce(file_id.inode);
         renameat2(
             AT_FDCWD,
             staging.path.as_str(),

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::IoSlice,
+    mem::offset_of,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::fs::{FileExt, MetadataExt},
@@ -32,7 +33,7 @@ use proptest::{
 };
 use rsshm_channel::{
     Next, ObjectFault, Reader,
-    layout::{OBJECT_MAGIC, ObjectReply, ObjectRequest, object_kind, object_status},
+    layout::{Header, OBJECT_MAGIC, ObjectReference, ObjectReply, ObjectRequest, Status, object_kind, object_status},
 };
 use rsshm_testkit::{
     Channel, eventually, need_root,
@@ -218,6 +219,76 @@ proptest! {
     }
 }
 
+fn reference_to(object: u64, offset: u64, size: u64, kind: u32) -> ObjectReference {
+    let mut reference = ObjectReference::default();
+    (reference.object, reference.offset) = (object, offset);
+    (reference.size, reference.kind) = (size, kind);
+    reference
+}
+
+/// Writes a table of `count` equal references into each slot, and the size of the frame into its descriptor.
+fn write_tables(channel: &Channel, count: u32, reference: &ObjectReference) {
+    let (segment, header) = open_segment(channel);
+    for slot in 0..4 {
+        let table = header.slots_offset + slot * header.slot_size;
+        segment.write_all_at(&count.to_ne_bytes(), table).unwrap();
+        for index in 0..4 {
+            let at = table + 8 + index * 32;
+            segment.write_all_at(bytemuck::bytes_of(reference), at).unwrap();
+        }
+        let record = header.descriptors_offset + slot * u64::from(header.descriptor_stride);
+        let total = reference.size.wrapping_mul(u64::from(count));
+        segment.write_all_at(&total.to_ne_bytes(), record + 24 + 48).unwrap();
+    }
+}
+
+/// Writes the inode of a socket into the status of the segment.
+pub fn store_inode(channel: &Channel, inode: u64) {
+    let (segment, header) = open_segment(channel);
+    let at = header.status_offset + offset_of!(Status, socket) as u64;
+    segment.write_all_at(&inode.to_ne_bytes(), at).unwrap();
+}
+
+/// The segment's file, and its header.
+fn open_segment(channel: &Channel) -> (File, Header) {
+    let segment = File::options().read(true).write(true).open(channel.segment()).unwrap();
+    let mut header = Header::default();
+    segment.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).unwrap();
+    (segment, header)
+}
+
+/// The reader has the object already, so the writer's answer does not show that a part is not inside it.
+#[test]
+fn parts_of_known_memory_are_checked() {
+    let size = SIZE as u64;
+    let kind = object_kind::MEMFD;
+    for accepts in [false, true] {
+        let limits = accepting().accepts_objects(accepts);
+        for (offset, size, kind) in [
+            (0, size + 1, kind),
+            (1, size, kind),
+            (size, 1, kind),
+            (i64::MAX as u64 - 1, 1, kind),
+            (0, size, object_kind::DMABUF),
+        ] {
+            let channel = Channel::new();
+            let writer = object_writer(channel.as_str(), slots(0), 6);
+            let pool = Pool::new(&writer, 2);
+            let mut reader = channel.reader();
+            assert!(pool.publish(&writer, 1));
+            drop(next_frame(&mut reader, limits));
+            // The next frame is in the other buffer, until the table says that it is in the first one.
+            assert!(pool.publish(&writer, 2));
+            write_tables(&channel, 1, &reference_to(1, offset, size, kind));
+            let next = reader.next(&mut Vec::new(), limits, Some(Duration::from_millis(10)));
+            assert!(
+                matches!(&next, Ok(Next::Fault(fault)) if fault.to_string().contains("not inside its memory")),
+                "{offset} {size} {kind}: {next:?}"
+            );
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -236,24 +307,7 @@ proptest! {
         let writer = object_writer(channel.as_str(), slots(0), 6);
         let pool = Pool::new(&writer, 8);
         assert!(pool.publish(&writer, 1));
-        let segment = File::options().read(true).write(true).open(channel.segment()).unwrap();
-        let mut header = rsshm_channel::layout::Header::default();
-        segment.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).unwrap();
-        // One of the slots has the frame. All of them get the table, and the descriptor gets its size.
-        for slot in 0..4 {
-            let table = header.slots_offset + slot * header.slot_size;
-            let record = header.descriptors_offset + slot * u64::from(header.descriptor_stride);
-            segment.write_all_at(&count.to_ne_bytes(), table).unwrap();
-            for reference in 0..4 {
-                let at = table + 8 + reference * 32;
-                for (field, value) in [(0, object), (8, offset), (16, size)] {
-                    segment.write_all_at(&value.to_ne_bytes(), at + field).unwrap();
-                }
-                segment.write_all_at(&kind.to_ne_bytes(), at + 24).unwrap();
-            }
-            let total = size.wrapping_mul(u64::from(count));
-            segment.write_all_at(&total.to_ne_bytes(), record + 24 + 48).unwrap();
-        }
+        write_tables(&channel, count, &reference_to(object, offset, size, kind));
         let mut reader = channel.reader();
         let mut copy = Vec::new();
         let limits = accepting().accepts_objects(accepts);
@@ -273,7 +327,7 @@ proptest! {
                     prop_assert!(part.offset() + part.size() <= part.object().size());
                 }
             }
-            Ok(other) => prop_assert!(!is_valid && matches!(other, Next::TimedOut), "{other:?}"),
+            Ok(other) => prop_assert!(!is_valid && matches!(other, Next::TimedOut | Next::Fault(_)), "{other:?}"),
             Err(error) => prop_assert!(matches!(error, rsshm_channel::Error::NoMemory { .. }), "{error}"),
         }
     }
@@ -347,7 +401,7 @@ fn flood_of_connections_holds_no_reader() {
 /// What a false server does with a request.
 type Answer = fn(&OwnedFd, &ObjectRequest, &File);
 
-fn reply_to(request: &ObjectRequest) -> ObjectReply {
+pub fn reply_to(request: &ObjectRequest) -> ObjectReply {
     ObjectReply {
         magic: OBJECT_MAGIC,
         object: request.object,
@@ -357,13 +411,21 @@ fn reply_to(request: &ObjectRequest) -> ObjectReply {
     }
 }
 
-fn answer_with(socket: &OwnedFd, reply: &ObjectReply, files: &[&File]) {
+pub fn answer_with(socket: &OwnedFd, reply: &ObjectReply, files: &[&File]) {
     let files: Vec<RawFd> = files.iter().map(|file| file.as_raw_fd()).collect();
     let _ = send_with(socket, bytemuck::bytes_of(reply), &files);
 }
 
+/// Puts a socket under the name of the channel's socket.
+pub fn listen_at(channel: &Channel) -> OwnedFd {
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(listener.as_raw_fd(), &UnixAddr::new(&channel.socket()).unwrap()).unwrap();
+    listen(&listener, Backlog::new(16).unwrap()).unwrap();
+    listener
+}
+
 /// The next connection of a false server, and the request that came over it.
-fn accept_request(listener: &OwnedFd) -> (OwnedFd, ObjectRequest) {
+pub fn accept_request(listener: &OwnedFd) -> (OwnedFd, ObjectRequest) {
     let accepted = accept(listener.as_raw_fd()).unwrap();
     // SAFETY: the call has just opened the descriptor, so nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
@@ -478,6 +540,15 @@ fn take(reader: &mut Reader) -> Next {
     next
 }
 
+/// The fault that must come next.
+#[track_caller]
+fn take_fault(reader: &mut Reader) -> ObjectFault {
+    match take(reader) {
+        Next::Fault(fault) => fault,
+        other => panic!("{other:?} instead of a fault"),
+    }
+}
+
 /// A program that has put its own socket under the channel's name answers the requests of this process's reader. The
 /// reader misses each frame, says why, and keeps no file.
 fn reader_of_lies(channel: &str) {
@@ -486,23 +557,22 @@ fn reader_of_lies(channel: &str) {
     let pool = Pool::new(&writer, 8);
     assert!(pool.publish(&writer, 1));
     std::fs::remove_file(channel.socket()).unwrap();
-    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    bind(listener.as_raw_fd(), &UnixAddr::new(&channel.socket()).unwrap()).unwrap();
-    listen(&listener, Backlog::new(16).unwrap()).unwrap();
+    let listener = listen_at(&channel);
+    // A server that lies could be the writer itself, so the segment has the inode of its socket.
+    store_inode(&channel, std::fs::metadata(channel.socket()).unwrap().ino());
     let file = memfd(SIZE);
-    let mut reader = channel.reader();
     let mut files_before = None;
     for (what, word, lie) in LIES {
+        let mut reader = channel.reader();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let (socket, request) = accept_request(&listener);
                 lie(&socket, &request, &file);
             });
+            let fault = take_fault(&mut reader);
+            assert!(fault.to_string().contains(word), "{what}: {fault}");
             let next = take(&mut reader);
             assert!(matches!(next, Next::TimedOut), "{what}: {next:?}");
-            let fault = reader.take_object_fault().unwrap_or_else(|| panic!("{what}: no fault"));
-            assert!(fault.to_string().contains(word), "{what}: {fault}");
-            assert!(reader.take_object_fault().is_none(), "a fault is reported once");
         });
         assert!(pool.publish(&writer, 2));
         let files = open_files("self");
@@ -512,6 +582,7 @@ fn reader_of_lies(channel: &str) {
         );
     }
     // The truth is accepted.
+    let mut reader = channel.reader();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let (socket, request) = accept_request(&listener);
@@ -525,8 +596,7 @@ fn reader_of_lies(channel: &str) {
     for what in ["nothing", "a file"] {
         let mut late = channel.reader();
         assert!(pool.publish(&writer, 2));
-        assert!(matches!(take(&mut late), Next::TimedOut), "{what}");
-        assert_eq!(late.take_object_fault(), Some(ObjectFault::NoSocket), "{what}");
+        assert_eq!(take_fault(&mut late), ObjectFault::NoSocket, "{what}");
         std::fs::write(channel.socket(), "a file").unwrap();
     }
     say("survived");
@@ -535,14 +605,8 @@ fn reader_of_lies(channel: &str) {
 /// Puts a socket under the channel's name as another user, and accepts connections.
 fn impostor(channel: &str) {
     become_user(NOBODY, NOBODY);
-    let channel = rsshm_channel::ChannelName::new(channel).unwrap();
-    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    bind(
-        listener.as_raw_fd(),
-        &UnixAddr::new(channel.socket_path().as_str()).unwrap(),
-    )
-    .unwrap();
-    listen(&listener, Backlog::new(16).unwrap()).unwrap();
+    let channel = Channel(rsshm_channel::ChannelName::new(channel).unwrap());
+    let _listener = listen_at(&channel);
     say("listens");
     listen_line();
 }
@@ -558,8 +622,7 @@ fn socket_of_another_user_is_not_used() {
     let mut impostor = role::start("objects/hostile/impostor", &[channel.as_str()]);
     impostor.expect("listens");
     let mut reader = channel.reader();
-    assert!(matches!(take(&mut reader), Next::TimedOut));
-    assert_eq!(reader.take_object_fault(), Some(ObjectFault::ForeignSocket));
+    assert_eq!(take_fault(&mut reader), ObjectFault::ForeignSocket);
     // The writer neither uses nor removes the file of another user. It says whose file it is.
     std::thread::sleep(Duration::from_millis(1100));
     let error = writer.service().unwrap_err();
@@ -678,12 +741,12 @@ fn reader_without_files(channel: &str) {
             .unwrap()
         {
             Next::Frame(frame) => check_objects(&frame, &copy),
+            Next::Fault(fault) => {
+                assert!(fault.to_string().contains("ulimit"), "{fault}");
+                faults += 1;
+            }
             Next::TimedOut => {}
             other => panic!("{other:?}"),
-        }
-        if let Some(fault) = reader.take_object_fault() {
-            assert!(fault.to_string().contains("ulimit"), "{fault}");
-            faults += 1;
         }
     }
     assert!(faults > 0);

@@ -2,6 +2,7 @@
 
 //! Tests of frames of objects: their bytes stay in memfds, whose descriptors readers get once.
 
+pub mod containers;
 pub mod deaths;
 pub mod hostile;
 mod lossless;
@@ -17,10 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::libc;
+use nix::{errno::Errno, libc};
 use rsshm_channel::{
-    Caps, ChannelName, Error, Frame, FrameData, Leftover, Next, ObjectKind, ObjectPart, Observer, ReadLimits, Reader,
-    ReaderOptions, Writer, WriterOptions,
+    Caps, ChannelName, Error, Frame, FrameData, Leftover, Next, ObjectFault, ObjectKind, ObjectPart, Observer,
+    ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
 };
 use rsshm_testkit::{
     Channel, eventually,
@@ -50,6 +51,9 @@ pub const ROLES: &[(&str, Role)] = &[
         writer_of_new_memory(arguments[0])
     }),
 ];
+
+/// Caps of frames of the same size as those with [`CAPS`].
+const OTHER_CAPS: &str = "video/x-raw,format=GRAY8,width=256,height=64,framerate=30/1";
 
 /// The limits of a reader that accepts objects.
 pub fn accepting() -> ReadLimits {
@@ -121,6 +125,8 @@ fn reader(channel: &str) {
                     after_ten = (open_files("self"), mappings("self"));
                 }
             }
+            // The writer has removed its socket, and is about to close the channel.
+            Next::Fault(ObjectFault::NoSocket) => {}
             Next::Lost => break,
             other => panic!("{other:?}"),
         }
@@ -532,6 +538,20 @@ fn removed_socket_is_made_again() {
     channel.assert_removed();
 }
 
+/// Another program overwrites the inode of the socket in the segment.
+#[test]
+fn inode_of_the_socket_is_repaired() {
+    let channel = Channel::new();
+    let writer = object_writer(channel.as_str(), slots(0), 6);
+    let pool = Pool::new(&writer, 4);
+    assert!(pool.publish(&writer, 1));
+    hostile::store_inode(&channel, 1);
+    let next = poll_for(&mut channel.reader(), Duration::from_millis(10));
+    assert!(matches!(next, Next::Fault(ObjectFault::ForeignSocket)), "{next:?}");
+    writer.service().unwrap();
+    next_frame(&mut channel.reader(), accepting());
+}
+
 #[test]
 fn other_file_under_the_name_of_the_socket_is_an_error() {
     let channel = Channel::new();
@@ -754,12 +774,14 @@ fn interrupt_ends_a_wait_for_an_object() {
         assert!(duration < Duration::from_millis(900), "{duration:?}");
     });
     handle.resume();
-    // The reader still wants the frame. The writer does not answer, so the reader misses it and says why.
-    let (duration, next) = timed(|| poll_for(&mut reader, Duration::from_millis(10)));
-    assert!(matches!(next, Next::TimedOut), "{next:?}");
+    // The reader still wants the frame. The writer does not answer, so the reader misses it and says why, although it has
+    // no time-out.
+    let (duration, next) = timed(|| reader.next(&mut Vec::new(), accepting(), None).unwrap());
+    assert!(
+        matches!(&next, Next::Fault(fault) if fault.to_string().contains("did not answer")),
+        "{next:?}"
+    );
     assert!(duration < 2 * SECOND, "{duration:?}");
-    let fault = reader.take_object_fault().unwrap();
-    assert!(fault.to_string().contains("did not answer"), "{fault}");
     writer.resume();
     eventually("frames in place", || is_object(&next_frame(&mut reader, accepting())));
 }
@@ -787,16 +809,58 @@ fn shortened_memory_is_a_missed_frame() {
     next_frame(&mut reader, ReadLimits::default());
     file.set_len(100).unwrap();
     publish(0);
-    assert!(matches!(poll(&mut reader, &mut Vec::new()), Next::TimedOut));
-    assert!(reader.take_object_fault().is_some());
+    let next = poll(&mut reader, &mut Vec::new());
+    assert!(
+        matches!(next, Next::Fault(ObjectFault::Failed(Errno::ENXIO))),
+        "{next:?}"
+    );
     assert_eq!(reader.stats().missed, 1);
+    // The same fault comes once, and again only after a frame.
+    publish(0);
+    assert!(matches!(poll(&mut reader, &mut Vec::new()), Next::TimedOut));
     // A reader that fetches the memory now finds that it is too small.
     let mut late = channel.reader();
-    assert!(matches!(poll_for(&mut late, Duration::from_millis(10)), Next::TimedOut));
-    assert!(late.take_object_fault().unwrap().to_string().contains("too small"));
+    let next = poll_for(&mut late, Duration::from_millis(10));
+    assert!(
+        matches!(&next, Next::Fault(fault) if fault.to_string().contains("too small")),
+        "{next:?}"
+    );
     file.set_len(SIZE as u64).unwrap();
     publish(0);
-    next_frame(&mut reader, ReadLimits::default());
+    assert_eq!(next_frame(&mut reader, ReadLimits::default()).missed, 2);
+    file.set_len(100).unwrap();
+    publish(0);
+    assert!(matches!(poll(&mut reader, &mut Vec::new()), Next::Fault(_)));
+}
+
+/// A lossless writer has made the next segment, while a reader still needs memory of a frame in the last one.
+#[test]
+fn reader_of_superseded_segment_gets_memory() {
+    let channel = Channel::new();
+    let writer = object_writer(channel.as_str(), lossless(0), 6);
+    let service = Service::of(&writer);
+    let pool = Pool::new(&writer, 4);
+    let mut reader = channel.reader();
+    assert!(pool.publish(&writer, 1));
+    drop(next_frame(&mut reader, accepting()));
+    // The second frame is in another buffer, whose memory the reader does not have yet.
+    assert!(pool.publish(&writer, 2));
+    let segment = || std::fs::metadata(channel.segment()).unwrap().ino();
+    let former = segment();
+    let publisher = std::thread::spawn({
+        let writer = Arc::clone(&writer);
+        move || {
+            writer.set_caps(Caps::objects(OTHER_CAPS)).unwrap();
+            pool.publish(&writer, 3)
+        }
+    });
+    eventually("the next segment", || segment() != former);
+    for (value, caps) in [(2, CAPS), (3, OTHER_CAPS)] {
+        let frame = next_frame(&mut reader, accepting());
+        assert_eq!((frame.descriptor.offset, frame.missed, reader.caps()), (value, 0, caps));
+    }
+    assert!(publisher.join().unwrap());
+    drop(service);
 }
 
 #[test]
@@ -808,9 +872,9 @@ fn ordinary_channel_has_no_socket() {
     assert_eq!(writer.objects().count(), 0);
 }
 
-/// One call misses the last frame before a change of the caps, moves to the next segment, and takes a frame there.
+/// A fault of the last frame before a change of the caps comes before the frames of the next segment.
 #[test]
-fn fault_before_a_change_of_the_caps_is_reported_after_it() {
+fn fault_before_a_change_of_the_caps_is_reported() {
     let channel = Channel::new();
     // A lossless writer keeps the last frame for the reader.
     let writer = object_writer(channel.as_str(), lossless(0), 6);
@@ -838,9 +902,9 @@ fn fault_before_a_change_of_the_caps_is_reported_after_it() {
         }
     });
     let next = reader.next(&mut Vec::new(), ReadLimits::default(), Some(10 * SECOND));
+    assert!(matches!(&next, Ok(Next::Fault(_))), "{next:?}");
+    let next = reader.next(&mut Vec::new(), ReadLimits::default(), Some(10 * SECOND));
     assert!(matches!(&next, Ok(Next::Frame(frame)) if frame.missed == 1), "{next:?}");
     assert!(publisher.join().unwrap());
     assert_eq!((reader.stats().missed, reader.stats().reconnects), (1, 1));
-    assert!(reader.take_object_fault().is_some());
-    assert!(reader.take_object_fault().is_none(), "a fault is reported once");
 }
