@@ -4,19 +4,22 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rsshm_channel::{Event, FrameData, Next, ReadLimits, Reader, ReaderStats};
+use rsshm_channel::{Event, FrameData, Next, ObjectFault, ReadLimits, Reader, ReaderStats};
 
 use crate::{
     frame::{FrameBytes, FrameObject},
-    status::Failure,
+    status::{Failure, Status},
     stream::Stream,
 };
 
 /// The most buffers that a reader keeps for further copies.
 const MAX_POOLED: usize = 4;
+/// How long a reader misses each frame because of its memory, before that is an error. A writer that ends or restarts causes
+/// such faults for a moment.
+const FAULT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What one call of [`Delivery::next`] got.
 pub(crate) enum Delivered {
@@ -51,13 +54,23 @@ pub(crate) struct Delivery {
     stream: Option<Arc<Stream>>,
     /// The value of [`Reader::segment_changes`] when `stream` was made.
     segment_changes: u64,
+    /// Whether frames in objects are not mapped.
+    is_unmapped: bool,
+    faults: Faults,
 }
 
 impl Delivery {
-    pub(crate) fn new(reader: Reader, limits: ReadLimits, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+    pub(crate) fn new(
+        reader: Reader,
+        limits: ReadLimits,
+        is_unmapped: bool,
+        snapshot: Arc<Mutex<Snapshot>>,
+    ) -> Self {
         Self {
             reader,
             limits,
+            is_unmapped,
+            faults: Faults::default(),
             snapshot,
             pool: Pool::default(),
             copy: Vec::new(),
@@ -71,14 +84,8 @@ impl Delivery {
         if self.copy.capacity() == 0 {
             self.copy = self.pool.take();
         }
-        let next = self.reader.next(&mut self.copy, self.limits, timeout);
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot {
-            stats: self.reader.stats(),
-            is_connected: self.reader.is_connected(),
-            observing: self.observing(),
-            latency_ns: self.reader.latency_ns(),
-        };
-        Ok(match next? {
+        let next = self.wait(timeout)?;
+        Ok(match next {
             Next::Frame(frame) => Delivered::Frame(self.deliver(frame)),
             Next::Event(event) => Delivered::Event(event),
             Next::EndOfStream => Delivered::EndOfStream,
@@ -93,6 +100,40 @@ impl Delivery {
         })
     }
 
+    /// Waits for the next item in steps, so that faults are noticed also by a program that waits for ever.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<Next, Failure> {
+        let mut left = timeout;
+        loop {
+            let step = left.map_or(FAULT_PATIENCE, |left| left.min(FAULT_PATIENCE));
+            let next = self.step(step);
+            let fault = self.reader.take_object_fault();
+            let next = next?;
+            if !matches!(next, Next::TimedOut) {
+                self.faults = Faults::default();
+                return Ok(next);
+            }
+            if let Some(fault) = self.faults.add(fault) {
+                let text = format!("frames are missed, because their memory cannot be got: {fault}");
+                return Err(Failure::new(Status::System, text));
+            }
+            left = left.map(|left| left.saturating_sub(step));
+            if left == Some(Duration::ZERO) {
+                return Ok(next);
+            }
+        }
+    }
+
+    fn step(&mut self, timeout: Duration) -> Result<Next, rsshm_channel::Error> {
+        let next = self.reader.next(&mut self.copy, self.limits, Some(timeout));
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot {
+            stats: self.reader.stats(),
+            is_connected: self.reader.is_connected(),
+            observing: self.observing(),
+            latency_ns: self.reader.latency_ns(),
+        };
+        next
+    }
+
     fn observing(&self) -> Option<&'static str> {
         let requested = "read-only access was requested, so each frame is copied";
         self.reader
@@ -103,6 +144,8 @@ impl Delivery {
     fn deliver(&mut self, frame: rsshm_channel::Frame) -> Arc<FrameObject> {
         let bytes = match frame.data {
             FrameData::InPlace(pinned) => FrameBytes::InPlace(pinned),
+            FrameData::Objects(objects) if self.is_unmapped => FrameBytes::Unmapped(objects),
+            FrameData::Objects(objects) => FrameBytes::Objects(objects),
             _ => FrameBytes::Copied(PooledCopy {
                 bytes: std::mem::take(&mut self.copy),
                 pool: self.pool.clone(),
@@ -131,6 +174,29 @@ impl Delivery {
         let stream = known.unwrap_or_else(|| Arc::new(Stream::new(self.reader.caps())));
         self.stream = Some(Arc::clone(&stream));
         stream
+    }
+}
+
+/// Why a reader misses frames of objects.
+#[derive(Debug, Default)]
+struct Faults {
+    /// When the first frame was missed without an item in between, and why the last one was.
+    pending: Option<(Instant, ObjectFault)>,
+}
+
+impl Faults {
+    /// Adds a wait without an item. Returns the fault if it has lasted for [`FAULT_PATIENCE`].
+    fn add(&mut self, new: Option<ObjectFault>) -> Option<ObjectFault> {
+        match new {
+            // A stopped writer is not an error, and a writer that is ending has no socket any more. `next` says more later.
+            Some(ObjectFault::NoAnswer | ObjectFault::Gone) | None => {}
+            Some(fault) => {
+                let since = self.pending.take().map_or_else(Instant::now, |(since, _)| since);
+                self.pending = Some((since, fault));
+            }
+        }
+        let (_, fault) = self.pending.take_if(|(since, _)| since.elapsed() >= FAULT_PATIENCE)?;
+        Some(fault)
     }
 }
 
