@@ -105,8 +105,12 @@ typedef struct rsshm_plane {
 #define RSSHM_FRAME_KEYFRAME 2u      /* A reader can start with the frame. Every frame of raw video is a keyframe. */
 #define RSSHM_FRAME_DISCONTINUITY 4u /* Frames are missing before this one, or the writer or the caps have changed. */
 #define RSSHM_FRAME_HEADER 8u        /* The frame is a header of a compressed stream. */
+#define RSSHM_FRAME_FD 16u           /* The frame is in memfds or dmabufs; see rsshm_frame_fd. */
 
-/* What a frame has. All pointers are valid until the frame is released. The bytes must not be written. */
+/*
+ * What a frame has. All pointers are valid until the frame is released. The bytes must not be written. With
+ * RSSHM_FRAME_FD and a reader that has RSSHM_UNMAPPED, `data` is NULL and plane_count is 0.
+ */
 typedef struct rsshm_frame_info {
   uint32_t struct_size;
   uint32_t flags;         /* RSSHM_FRAME_... */
@@ -136,7 +140,7 @@ typedef struct rsshm_frame_info {
 #define RSSHM_FRAME_INFO_INIT \
   {sizeof(rsshm_frame_info), 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, RSSHM_PLANES_INIT}
 
-/* Stores what the frame has in *info. */
+/* Stores what the frame has in *info. RSSHM_E_SYSTEM: the memory of a frame in memfds or dmabufs cannot be mapped. */
 rsshm_status rsshm_frame_get(rsshm_frame *frame, rsshm_frame_info *info);
 
 /* Adds a reference, and returns the same handle. Each reference is released once. NULL is an error. */
@@ -154,6 +158,35 @@ rsshm_status rsshm_frame_release(rsshm_frame *frame);
  * frame is a single field. Alpha is ignored. RSSHM_E_CAPS: the frame is not raw video that the library knows.
  */
 rsshm_status rsshm_frame_convert(rsshm_frame *frame, const char *order, uint8_t *out, int64_t stride);
+
+/* Kinds of memory that a descriptor is open on. */
+#define RSSHM_FD_MEMFD 1u  /* A memfd, or another file in memory. */
+#define RSSHM_FD_DMABUF 2u /* A dmabuf, which devices can use too. */
+
+/* The memory in which a plane of a frame is. docs/OBJECTS.md explains frames by descriptor. */
+typedef struct rsshm_fd {
+  uint32_t struct_size;
+  int32_t fd;            /* It belongs to the library, and is valid until the frame is released: dup() it to keep it. */
+  uint32_t kind;         /* RSSHM_FD_..., or 0 for another kind. */
+  uint32_t drm_format;   /* The code in the drm-format of the caps, such as DRM_FORMAT_NV12; 0 if `format` has the format. */
+  uint64_t drm_modifier; /* How the pixels lie in the memory; 0 (DRM_FORMAT_MOD_LINEAR): in rows. */
+  uint64_t object;       /* The number of the memory. The same memory has the same number until the writer changes. */
+  uint64_t object_size;  /* The size of the memory. */
+  uint64_t offset;       /* Where the plane begins in the memory. */
+  uint64_t size;         /* The bytes of the frame from there on. Other planes may follow in them. */
+  int64_t stride;        /* Bytes from one row to the next; 0 if the planes are not known. */
+} rsshm_fd;
+#define RSSHM_FD_INIT {sizeof(rsshm_fd), -1, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/*
+ * Stores the descriptor of plane `plane`, counted from 0. If the planes are not known, each part of the frame counts as
+ * one. The descriptor must not be closed, and its memory not be written. A device imports a dmabuf. A processor that maps
+ * one itself calls DMA_BUF_IOCTL_SYNC; `data` of rsshm_frame_get needs no such call.
+ *
+ * RSSHM_NOTHING: the frame has no such plane, or it is not in a descriptor of its own, but in a slot or a copy; then
+ * `data` has the bytes. RSSHM_E_STATE: the rows of the plane are in several descriptors. `fd` is -1 in both cases.
+ */
+rsshm_status rsshm_frame_fd(rsshm_frame *frame, uint32_t plane, rsshm_fd *out);
 
 /* One record of a frame's metadata. docs/PROTOCOL.md, "Metadata of a frame", has the kinds and their bytes. */
 typedef struct rsshm_metadata {
@@ -202,10 +235,11 @@ typedef struct rsshm_reader rsshm_reader;
 #define RSSHM_READ_ONLY 1u /* An observer: it needs read permission only, writes nothing, and copies each frame. */
 #define RSSHM_COPY 2u      /* Each frame is copied, so a frame that the program keeps does not keep a slot. */
 #define RSSHM_EVENTS 4u    /* rsshm_reader_next returns events too. */
+#define RSSHM_UNMAPPED 8u  /* Frames in memfds or dmabufs have no `data`; see rsshm_frame_fd. For programs that import. */
 
 typedef struct rsshm_reader_options {
   uint32_t struct_size;
-  uint32_t flags;      /* RSSHM_READ_ONLY, RSSHM_COPY, RSSHM_EVENTS */
+  uint32_t flags;      /* RSSHM_READ_ONLY, RSSHM_COPY, RSSHM_EVENTS, RSSHM_UNMAPPED */
   uint32_t max_behind; /* How many frames may wait for this reader; it skips older ones. 1: always the newest. 0: all. */
   uint32_t max_held;   /* How many frames in place the program holds at most; further ones are copied. 0: 4. */
 } rsshm_reader_options;
@@ -224,7 +258,9 @@ rsshm_status rsshm_reader_open(const char *name, const rsshm_reader_options *opt
  * RSSHM_OK: *frame is the frame, which the caller releases. In all other cases it is NULL.
  * RSSHM_TIMEOUT, RSSHM_EOS, RSSHM_NO_WRITER, RSSHM_WOKEN, RSSHM_EVICTED: call again, or stop.
  * RSSHM_EVENT: only with RSSHM_EVENTS. rsshm_reader_get_event has the event; then call again.
- * RSSHM_E_DENIED, RSSHM_E_DAMAGED, RSSHM_E_NO_MEMORY, RSSHM_E_SYSTEM: the channel cannot be read now.
+ * RSSHM_E_DENIED, RSSHM_E_DAMAGED, RSSHM_E_NO_MEMORY, RSSHM_E_SYSTEM: the channel cannot be read now. RSSHM_E_SYSTEM
+ * also means that the memory of frames by descriptor could not be got for a second, for example because this process has
+ * too many open files; the program may call again.
  */
 rsshm_status rsshm_reader_next(rsshm_reader *reader, int64_t timeout_ns, rsshm_frame **frame);
 

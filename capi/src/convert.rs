@@ -73,7 +73,7 @@ pub unsafe extern "C" fn rsshm_frame_convert(
         let (stride, size) = picture_size(stride, info.width(), info.field_height())?;
         // SAFETY: `out` is not NULL, so the caller guarantees as many bytes as the picture needs.
         let out = unsafe { slice::from_raw_parts_mut(out, size) };
-        convert(info, &layout, frame.bytes(), order, out, stride)?;
+        convert(info, &layout, frame.bytes()?, order, out, stride)?;
         Ok(Status::Ok)
     })
 }

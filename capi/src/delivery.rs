@@ -51,13 +51,21 @@ pub(crate) struct Delivery {
     stream: Option<Arc<Stream>>,
     /// The value of [`Reader::segment_changes`] when `stream` was made.
     segment_changes: u64,
+    /// Whether frames in objects are not mapped.
+    is_unmapped: bool,
 }
 
 impl Delivery {
-    pub(crate) fn new(reader: Reader, limits: ReadLimits, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+    pub(crate) fn new(
+        reader: Reader,
+        limits: ReadLimits,
+        is_unmapped: bool,
+        snapshot: Arc<Mutex<Snapshot>>,
+    ) -> Self {
         Self {
             reader,
             limits,
+            is_unmapped,
             snapshot,
             pool: Pool::default(),
             copy: Vec::new(),
@@ -114,6 +122,8 @@ impl Delivery {
     fn deliver(&mut self, frame: rsshm_channel::Frame) -> Arc<FrameObject> {
         let bytes = match frame.data {
             FrameData::InPlace(pinned) => FrameBytes::InPlace(pinned),
+            FrameData::Objects(objects) if self.is_unmapped => FrameBytes::Unmapped(objects),
+            FrameData::Objects(objects) => FrameBytes::Objects(objects),
             _ => FrameBytes::Copied(PooledCopy {
                 bytes: std::mem::take(&mut self.copy),
                 pool: self.pool.clone(),

@@ -8,14 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use rsshm_channel::{FrameDescriptor, PinnedFrame, layout::HEADER, metadata, video::VideoInfo};
+use rsshm_channel::{FrameDescriptor, ObjectFrame, PinnedFrame, layout::HEADER, metadata, video::VideoInfo};
 
 use crate::{
     arguments::{self, Sized32},
     delivery::PooledCopy,
     handles::{self, Handle},
     status::{Failure, Status, enter},
-    stream::{MAX_PLANES, PlanePlace, Stream},
+    stream::{MAX_PLANES, PlanePlace, Planes, Stream},
 };
 
 /// A frame that a program got from a reader or an observer. It does not need them any more.
@@ -31,17 +31,36 @@ pub(crate) struct FrameObject {
 
 /// The bytes of a frame.
 pub(crate) enum FrameBytes {
-    /// They are in shared memory.
+    /// They are in a slot.
     InPlace(PinnedFrame),
+    /// They are in memfds or dmabufs, which are mapped when somebody looks at the bytes.
+    Objects(ObjectFrame),
+    /// The same, and only a conversion looks at the bytes.
+    Unmapped(ObjectFrame),
     /// They are in the process's own memory.
     Copied(PooledCopy),
 }
 
 impl FrameObject {
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The bytes of the frame, mapped if they are in objects.
+    pub(crate) fn bytes(&self) -> Result<&[u8], Failure> {
         match &self.bytes {
-            FrameBytes::InPlace(pinned) => pinned.as_ref(),
-            FrameBytes::Copied(copy) => copy.as_ref(),
+            FrameBytes::InPlace(pinned) => Ok(pinned.as_ref()),
+            FrameBytes::Objects(objects) | FrameBytes::Unmapped(objects) => objects.bytes()?.ok_or_else(|| {
+                Failure::state(
+                    "the frame is in several pieces of memory; map each with rsshm_frame_fd, or open the reader without \
+                     RSSHM_UNMAPPED",
+                )
+            }),
+            FrameBytes::Copied(copy) => Ok(copy.as_ref()),
+        }
+    }
+
+    /// The frame in its objects; `None` if it is in a slot or a copy.
+    pub(crate) fn objects(&self) -> Option<&ObjectFrame> {
+        match &self.bytes {
+            FrameBytes::Objects(objects) | FrameBytes::Unmapped(objects) => Some(objects),
+            FrameBytes::InPlace(_) | FrameBytes::Copied(_) => None,
         }
     }
 }
@@ -122,6 +141,7 @@ const IN_PLACE: u32 = 1;
 const KEYFRAME: u32 = 1 << 1;
 const DISCONTINUITY: u32 = 1 << 2;
 const STREAM_HEADER: u32 = 1 << 3;
+const BY_DESCRIPTOR: u32 = 1 << 4;
 
 impl FrameObject {
     /// What the caps say about the picture.
@@ -129,15 +149,21 @@ impl FrameObject {
         Ok(self.stream.video()?)
     }
 
-    pub(crate) fn info(&self) -> CFrameInfo {
+    pub(crate) fn info(&self) -> Result<CFrameInfo, Failure> {
         let descriptor = &self.descriptor;
         let values = self.stream.values();
-        let bytes = self.bytes();
-        let (places, count) = self.stream.planes(descriptor);
+        let (data, size, (places, count)) = match &self.bytes {
+            FrameBytes::Unmapped(_) => (ptr::null(), descriptor.size as usize, Planes::default()),
+            _ => {
+                let bytes = self.bytes()?;
+                (bytes.as_ptr(), bytes.len(), self.stream.planes(descriptor))
+            }
+        };
         let flag = |condition: bool, flag: u32| if condition { flag } else { 0 };
-        CFrameInfo {
+        Ok(CFrameInfo {
             struct_size: 0,
-            flags: flag(matches!(self.bytes, FrameBytes::InPlace(_)), IN_PLACE)
+            flags: flag(!matches!(self.bytes, FrameBytes::Copied(_)), IN_PLACE)
+                | flag(self.objects().is_some(), BY_DESCRIPTOR)
                 | flag(descriptor.keyframe != 0, KEYFRAME)
                 | flag(self.discontinuity, DISCONTINUITY)
                 | flag(descriptor.flags & HEADER != 0, STREAM_HEADER),
@@ -148,8 +174,8 @@ impl FrameObject {
             duration_ns: descriptor.duration,
             offset: descriptor.offset,
             offset_end: descriptor.offset_end,
-            data: bytes.as_ptr(),
-            size: bytes.len(),
+            data,
+            size,
             metadata: self.metadata.as_ptr(),
             metadata_size: self.metadata.len(),
             caps: values.caps,
@@ -160,8 +186,8 @@ impl FrameObject {
             fps_d: values.fps_d,
             buffer_flags: descriptor.flags,
             plane_count: count as u32,
-            planes: c_planes(bytes.as_ptr(), &places[..count]),
-        }
+            planes: c_planes(data, &places[..count]),
+        })
     }
 }
 
@@ -174,7 +200,7 @@ pub unsafe extern "C" fn rsshm_frame_get(frame: Handle<FrameObject>, info: *mut 
     enter("rsshm_frame_get", || {
         let frame = handles::get(frame)?;
         // SAFETY: as the caller guarantees.
-        unsafe { arguments::write(info, frame.info()) }?;
+        unsafe { arguments::write(info, frame.info()?) }?;
         Ok(Status::Ok)
     })
 }

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!  reader.rs  writer.rs  slot.rs  observer.rs  frame.rs  events.rs     the C functions, by the type of handle
-//!  convert.rs  formats.rs  library.rs                                 and those for pictures, formats and the library
+//!  descriptor.rs  convert.rs  formats.rs  library.rs                  those for descriptors, pictures, formats, the library
 //!      |          |        |         |           |
 //!  delivery.rs    |        |         |           |                     frames of one reader, with their caps
 //!  pump.rs        |        |         |           |                     the thread behind rsshm_reader_fd
@@ -27,6 +27,7 @@
 mod arguments;
 mod convert;
 mod delivery;
+mod descriptor;
 mod events;
 mod format;
 mod formats;

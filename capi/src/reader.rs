@@ -31,7 +31,9 @@ const READ_ONLY: u32 = 1;
 const COPY: u32 = 1 << 1;
 /// `RSSHM_EVENTS`: events are returned too.
 const EVENTS: u32 = 1 << 2;
-const READER_FLAGS: u32 = READ_ONLY | COPY | EVENTS;
+/// `RSSHM_UNMAPPED`: frames by descriptor are not mapped.
+const UNMAPPED: u32 = 1 << 3;
+const READER_FLAGS: u32 = READ_ONLY | COPY | EVENTS | UNMAPPED;
 
 /// `rsshm_reader_options`.
 #[repr(C)]
@@ -89,11 +91,17 @@ impl ReaderObject {
     fn open(name: &str, options: &CReaderOptions) -> Result<Self, Failure> {
         if options.flags & !READER_FLAGS != 0 {
             return Err(Failure::argument(format!(
-                "the flags of rsshm_reader_options are {:#x}, it may have RSSHM_READ_ONLY, RSSHM_COPY and RSSHM_EVENTS",
+                "the flags of rsshm_reader_options are {:#x}, it may have RSSHM_READ_ONLY, RSSHM_COPY, RSSHM_EVENTS \
+                 and RSSHM_UNMAPPED",
                 options.flags
             )));
         }
-        let mut limits = ReadLimits::default().max_behind(options.max_behind);
+        let is_unmapped = options.flags & UNMAPPED != 0;
+        // A program that gets the bytes needs them all at one address.
+        let mut limits = ReadLimits::default()
+            .max_behind(options.max_behind)
+            .accepts_objects(true)
+            .needs_one_range(!is_unmapped);
         if options.max_held != 0 {
             limits = limits.max_held(options.max_held);
         }
@@ -107,7 +115,7 @@ impl ReaderObject {
         let reader = Reader::new(ChannelName::new(name)?, options);
         let handle = reader.handle();
         let snapshot = Arc::<Mutex<Snapshot>>::default();
-        let delivery = Delivery::new(reader, limits, Arc::clone(&snapshot));
+        let delivery = Delivery::new(reader, limits, is_unmapped, Arc::clone(&snapshot));
         Ok(Self {
             delivery: Arc::new(Mutex::new(Some(delivery))),
             handle,
@@ -300,7 +308,7 @@ unsafe fn next(
         Delivered::Frame(object) => {
             if !info.is_null() {
                 // SAFETY: as the caller guarantees.
-                unsafe { arguments::write(info, object.info()) }?;
+                unsafe { arguments::write(info, object.info()?) }?;
             }
             let handle = handles::insert(object)?;
             // SAFETY: as above.

@@ -6,6 +6,7 @@ use std::ffi::{CString, c_char};
 
 use rsshm_channel::{
     FrameDescriptor,
+    caps_text::caps_parts,
     video::{PlaneLayout, VideoError, VideoInfo},
 };
 
@@ -22,6 +23,53 @@ pub(crate) struct Stream {
     video: Result<VideoInfo, VideoError>,
     /// The planes of a frame whose descriptor has none, and the size that such a frame needs.
     default_planes: Option<(Planes, u64)>,
+    drm: DrmFormat,
+}
+
+/// A format of the kernel, which caps for dmabufs name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DrmFormat {
+    /// The code of the format; 0 if the caps have the name of GStreamer's format instead.
+    pub(crate) fourcc: u32,
+    /// How the pixels lie in the memory; 0 means in rows.
+    pub(crate) modifier: u64,
+}
+
+impl DrmFormat {
+    /// The caps have `format=DMA_DRM`, but no `drm-format` that can be read (`DRM_FORMAT_MOD_INVALID` of the kernel).
+    const UNKNOWN: Self = Self {
+        fourcc: 0,
+        modifier: 0x00ff_ffff_ffff_ffff,
+    };
+
+    /// The format in the fields of caps.
+    fn new(caps: &str) -> Self {
+        let Ok(parts) = caps_parts(caps) else {
+            return Self::default();
+        };
+        let field = |wanted: &str| {
+            let mut fields = parts.fields.iter().filter(|(name, _)| name == wanted);
+            fields.next_back().map(|(_, value)| value.as_str())
+        };
+        if parts.media_type != "video/x-raw" || field("format") != Some("DMA_DRM") {
+            return Self::default();
+        }
+        field("drm-format").and_then(Self::parse).unwrap_or(Self::UNKNOWN)
+    }
+
+    /// The format of a text such as `NV12:0x0100000000000002`. Without a modifier, the pixels lie in rows.
+    fn parse(text: &str) -> Option<Self> {
+        let (name, modifier) = match text.split_once(':') {
+            Some((name, modifier)) => (name, u64::from_str_radix(modifier.strip_prefix("0x")?, 16).ok()?),
+            None => (text, 0),
+        };
+        let mut bytes = [b' '; 4];
+        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        (!name.is_empty()).then(|| Self {
+            fourcc: u32::from_le_bytes(bytes),
+            modifier,
+        })
+    }
 }
 
 /// The values of the caps, as the structures of `include/rsshm.h` have them.
@@ -45,7 +93,7 @@ pub(crate) struct PlanePlace {
 }
 
 /// The places of planes, and their number.
-type Planes = ([PlanePlace; MAX_PLANES], usize);
+pub(crate) type Planes = ([PlanePlace; MAX_PLANES], usize);
 
 impl Stream {
     pub(crate) fn new(caps: &str) -> Self {
@@ -61,6 +109,7 @@ impl Stream {
             format: CString::new(format).unwrap_or_default(),
             video,
             default_planes,
+            drm: DrmFormat::new(caps),
         }
     }
 
@@ -72,6 +121,11 @@ impl Stream {
     /// What the caps say about raw video.
     pub(crate) fn video(&self) -> Result<&VideoInfo, VideoError> {
         self.video.as_ref().map_err(Clone::clone)
+    }
+
+    /// The format of the kernel, if the caps name one.
+    pub(crate) fn drm(&self) -> DrmFormat {
+        self.drm
     }
 
     /// The values for C. The texts live as long as `self`.
@@ -159,6 +213,20 @@ mod tests {
         assert_eq!(count(0, i32::MAX, 12), 0);
         assert_eq!(count(u64::MAX, 4, 12), 0);
         assert_eq!(count(0, i32::MIN, 12), 0);
+    }
+
+    #[test]
+    fn caps_name_a_format_of_the_kernel() {
+        let drm = |fields: &str| Stream::new(&format!("video/x-raw(memory:DMABuf){fields},width=4,height=4")).drm();
+        let (fourcc, modifier) = (u32::from_le_bytes(*b"NV12"), 0x0100_0000_0000_0002);
+        let found = drm(",format=DMA_DRM,drm-format=NV12:0x0100000000000002");
+        assert_eq!(found, DrmFormat { fourcc, modifier });
+        assert_eq!(drm(",format=DMA_DRM,drm-format=NV12").modifier, 0);
+        assert_eq!(drm(",format=DMA_DRM,drm-format=R8").fourcc, u32::from_le_bytes(*b"R8  "));
+        for unknown in ["", ",drm-format=NV12:2", ",drm-format=ABCDE", ",drm-format=\"\""] {
+            assert_eq!(drm(&format!(",format=DMA_DRM{unknown}")), DrmFormat::UNKNOWN, "{unknown}");
+        }
+        assert_eq!(drm(",format=NV12"), DrmFormat::default());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! a writer or a reader in Rust.
 #![allow(clippy::incompatible_msrv)] // the tests may need a newer Rust than the library
 
+mod descriptors;
 mod directory;
 mod examples;
 mod exports;
