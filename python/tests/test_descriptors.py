@@ -147,7 +147,7 @@ def test_copies_have_no_descriptor(channel: Channel, camera: Camera) -> None:
 
 def test_frame_in_a_slot_has_no_descriptor(channel: Channel) -> None:
     with rsshm.Writer(channel.name) as writer, rsshm.Reader(channel.name) as reader:
-        writer.write(numpy.zeros((HEIGHT, WIDTH), numpy.uint8))
+        writer.write(numpy.zeros((HEIGHT, WIDTH, 3), numpy.uint8))
         frame = reader.read(PATIENCE)
         assert frame.in_place
         with pytest.raises(rsshm.NoDescriptor, match="slot") as caught:
