@@ -361,14 +361,15 @@ typedef struct rsshm_slot rsshm_slot;
 #define RSSHM_LOSSLESS 1u /* The writer waits for its slowest reader, so that no reader misses a frame. */
 #define RSSHM_SPARE 2u    /* Without a free slot, a claim gets other memory, and the publish copies it to a slot. */
 #define RSSHM_MESSAGES 4u /* Readers may send messages; see rsshm_writer_next_message. */
+#define RSSHM_FDS 8u      /* Frames stay in the program's memfds or dmabufs; see rsshm_writer_write_fds. */
 
 typedef struct rsshm_writer_options {
   uint32_t struct_size;
-  uint32_t flags;        /* RSSHM_LOSSLESS, RSSHM_SPARE, RSSHM_MESSAGES */
+  uint32_t flags;        /* RSSHM_LOSSLESS, RSSHM_SPARE, RSSHM_MESSAGES, RSSHM_FDS */
   uint32_t perms;        /* The mode of the channel's file. 0: 0600. With 0644, others observe; with 0660, the group reads. */
   uint32_t max_slots;    /* 3 to 64 slots. 0: automatic. */
   uint32_t stride_align; /* Rows of raw video begin at multiples of this power of 2, 4 to 4096. 0: GStreamer's 4. */
-  uint32_t reserved;     /* 0 */
+  uint32_t spare_buffers; /* With RSSHM_FDS: how many buffers may be out. With less than 3, readers copy. 0: 4. */
   int64_t max_wait_ns;   /* How long a lossless writer waits in one call, before RSSHM_TIMEOUT. 0: no limit. */
 } rsshm_writer_options;
 #define RSSHM_WRITER_OPTIONS_INIT {sizeof(rsshm_writer_options), 0, 0, 0, 0, 0, 0}
@@ -458,6 +459,23 @@ rsshm_status rsshm_writer_write(rsshm_writer *writer, const rsshm_plane *planes,
 /* Copies a frame of any caps and publishes it. `info` may be NULL. The results are those of rsshm_writer_claim. */
 rsshm_status rsshm_writer_write_bytes(rsshm_writer *writer, const void *data, size_t size,
                                       const rsshm_publish_info *info);
+
+/*
+ * Publishes a frame that stays where it is, in the program's memfds or dmabufs, without a copy. The writer has RSSHM_FDS;
+ * it has no slots for bytes, so the other functions that claim or write are errors. The frame is the planes one after
+ * another, with fd, offset, size and stride of each; other fields are ignored. With stride 0 in all of them, the planes
+ * are pieces of a frame in the layout of the caps, and one may have all of it. The same memory is the same object, however
+ * often it comes, and the descriptors may be closed after the call. `info` may be NULL.
+ *
+ * release(user) is called once, also after an error: from then on, the program may write into the memory. A thread of the
+ * library may call it, so it only notes that, and calls no function of the library. The newest frame is out until the next
+ * one, or until rsshm_writer_close. NULL: the memory never changes.
+ *
+ * RSSHM_DROPPED: readers hold all that they may. RSSHM_E_CAPS: the planes do not fit the caps. RSSHM_E_SYSTEM: a file is
+ * neither a memfd nor a dmabuf, or a plane is not inside it.
+ */
+rsshm_status rsshm_writer_write_fds(rsshm_writer *writer, const rsshm_fd *planes, uint32_t plane_count,
+                                    const rsshm_publish_info *info, void (*release)(void *user), void *user);
 
 /* Marks the end of the stream after the last frame. Another stream may follow. */
 rsshm_status rsshm_writer_end_of_stream(rsshm_writer *writer);

@@ -146,6 +146,12 @@ class Frame {
     }
     return info_.planes[index];
   }
+  // The memfd or dmabuf of a plane; nothing if the frame is in a slot or a copy. The descriptor ends with the frame.
+  std::optional<rsshm_fd> fd(uint32_t index = 0) const {
+    rsshm_fd fd = RSSHM_FD_INIT;
+    if (detail::check(rsshm_frame_fd(frame_.get(), index, &fd)) != RSSHM_OK) return std::nullopt;
+    return fd;
+  }
   bool in_place() const noexcept { return (info_.flags & RSSHM_FRAME_IN_PLACE) != 0; }
   bool is_keyframe() const noexcept { return (info_.flags & RSSHM_FRAME_KEYFRAME) != 0; }
   bool has_discontinuity() const noexcept { return (info_.flags & RSSHM_FRAME_DISCONTINUITY) != 0; }
@@ -194,7 +200,7 @@ struct Event {
 
 // How to read a channel.
 struct ReaderOptions {
-  uint32_t flags = 0;       // RSSHM_READ_ONLY, RSSHM_COPY, RSSHM_EVENTS
+  uint32_t flags = 0;       // RSSHM_READ_ONLY, RSSHM_COPY, RSSHM_EVENTS, RSSHM_UNMAPPED
   uint32_t max_behind = 0;  // 1: always the newest frame. 0: all frames.
   uint32_t max_held = 0;    // How many frames in place the program holds at most. 0: 4.
 };
@@ -341,11 +347,12 @@ class Slot {
 
 // How to write a channel.
 struct WriterOptions {
-  uint32_t flags = 0;                                                   // RSSHM_LOSSLESS, RSSHM_SPARE, RSSHM_MESSAGES
+  uint32_t flags = 0;                                                   // RSSHM_LOSSLESS, RSSHM_SPARE, RSSHM_MESSAGES, RSSHM_FDS
   uint32_t perms = 0;                                                   // The mode of the channel's file. 0: 0600.
   uint32_t max_slots = 0;                                               // 0: automatic.
   uint32_t stride_align = 0;                                            // Rows begin at multiples of it. 0: GStreamer's 4.
   std::chrono::nanoseconds max_wait = std::chrono::nanoseconds::zero(); // Of a lossless writer in one call. 0: no limit.
+  uint32_t spare_buffers = 0;                                           // With RSSHM_FDS: how many may be out. 0: 4.
 };
 
 // Writes a channel. The destructor removes the channel.
@@ -358,6 +365,7 @@ class Writer {
     c.max_slots = options.max_slots;
     c.stride_align = options.stride_align;
     c.max_wait_ns = options.max_wait.count();
+    c.spare_buffers = options.spare_buffers;
     detail::check(rsshm_writer_open(name.c_str(), &c, writer_.out()));
   }
 
@@ -387,6 +395,13 @@ class Writer {
   }
   bool write(const void *data, size_t size, const rsshm_publish_info *info = nullptr) {
     return detail::check(rsshm_writer_write_bytes(writer_.get(), data, size, info)) == RSSHM_OK;
+  }
+  // Publishes a frame that stays in the program's memfds or dmabufs; see rsshm_writer_write_fds. release(user) says that its
+  // memory is free again. Returns false if the frame is lost.
+  bool write(const std::vector<rsshm_fd> &planes, void (*release)(void *), void *user,
+             const rsshm_publish_info *info = nullptr) {
+    return detail::check(rsshm_writer_write_fds(writer_.get(), planes.data(), static_cast<uint32_t>(planes.size()), info,
+                                                release, user)) == RSSHM_OK;
   }
   // Publishes an event. `sticky` is -1, or 0 to 7: readers that come later get the event too.
   void event(const Event &event, int sticky = -1) {

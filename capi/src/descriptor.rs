@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `rsshm_frame_fd`: the memfds and dmabufs in which a frame is.
+//! Frames in memfds and dmabufs: `rsshm_frame_fd` and `rsshm_writer_write_fds`.
 
-use std::{ffi::c_int, ops::Range, os::fd::AsRawFd};
+use std::{
+    ffi::{c_int, c_void},
+    ops::Range,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
-use rsshm_channel::{FramePart, ObjectKind};
+use rsshm_channel::{FrameDescriptor, FramePart, Object, ObjectKind, ObjectPart};
 
 use crate::{
     arguments::{self, Sized32},
     frame::FrameObject,
     handles::{self, Handle},
+    publish_info::CPublishInfo,
     status::{Failure, Status, enter},
     stream::MAX_PLANES,
+    writing::WriterObject,
 };
 
 /// `rsshm_fd`.
@@ -158,5 +164,152 @@ pub unsafe extern "C" fn rsshm_frame_fd(frame: Handle<FrameObject>, plane: u32, 
         // SAFETY: as the caller guarantees.
         unsafe { arguments::write(out, found) }?;
         Ok(Status::Ok)
+    })
+}
+
+/// What a program does when its memory is free again. Dropping the value calls the function.
+struct Release {
+    function: Option<unsafe extern "C" fn(*mut c_void)>,
+    user: *mut c_void,
+}
+
+// SAFETY: the header says that any thread may call the function with its argument.
+unsafe impl Send for Release {}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if let Some(function) = self.function {
+            // SAFETY: the program has promised that the function can be called once with this argument.
+            unsafe { function(self.user) };
+        }
+    }
+}
+
+/// The planes of a frame that a program publishes: a copy of its structures, which may be of an older or newer version.
+///
+/// # Safety
+/// `planes` is NULL, or points to `count` structures of the size in the first field of the first one.
+unsafe fn read_planes(planes: *const CFd, count: usize) -> Result<Vec<CFd>, Failure> {
+    if !(1..=MAX_PLANES).contains(&count) {
+        return Err(Failure::argument(format!(
+            "there are {count} planes, a frame has 1 to {MAX_PLANES}"
+        )));
+    }
+    // SAFETY: as the caller guarantees.
+    unsafe { arguments::check(planes) }?;
+    // SAFETY: `planes` is not NULL now, so it points to its size.
+    let size = unsafe { planes.cast::<u32>().read_unaligned() } as usize;
+    (0..count)
+        .map(|index| {
+            // SAFETY: the caller guarantees `count` structures of this size.
+            unsafe { arguments::read(planes.byte_add(index * size), NONE) }
+        })
+        .collect()
+}
+
+/// The descriptor of a frame that consists of `planes`, one after another.
+fn describe_planes(writer: &WriterObject, planes: &[CFd], info: &CPublishInfo) -> Result<FrameDescriptor, Failure> {
+    let wrong = |text: String| Err(Failure::new(Status::Caps, text));
+    let format = writer.format()?;
+    let mut size = 0u64;
+    let mut described = Vec::new();
+    for (index, plane) in planes.iter().enumerate() {
+        let Ok(stride) = i32::try_from(plane.stride) else {
+            return wrong(format!("the stride of plane {index} is {}", plane.stride));
+        };
+        described.push((size, stride));
+        size = size.saturating_add(plane.size);
+    }
+    if size < format.frame_size() as u64 {
+        return wrong(format!(
+            "the planes have {size} bytes together, but a frame of these caps has {}",
+            format.frame_size()
+        ));
+    }
+    let size = usize::try_from(size).map_err(|_| Failure::new(Status::Caps, "the frame is too large"))?;
+    let descriptor = info.descriptor(size);
+    if planes.iter().all(|plane| plane.stride == 0) {
+        return Ok(format.describe(descriptor));
+    }
+    let descriptor = descriptor.with_planes(&described);
+    if !format.places().is_empty() && !format.has_planes(&descriptor) {
+        return wrong(format!(
+            "a frame of these caps has {} planes, and they are not inside these {} planes of {size} bytes",
+            format.places().len(),
+            planes.len()
+        ));
+    }
+    Ok(descriptor)
+}
+
+/// Publishes a frame that stays in the memory of the program.
+///
+/// # Safety
+/// The descriptors of `planes` are open during the call. The metadata of `info` is NULL, or can be read. Its `seq` is NULL
+/// or a variable.
+unsafe fn write_fds(
+    writer: &WriterObject,
+    planes: &[CFd],
+    info: &CPublishInfo,
+    release: Release,
+) -> Result<Status, Failure> {
+    writer.check_failure()?;
+    if !writer.publishes_objects() {
+        return Err(Failure::state("the writer was opened without RSSHM_FDS"));
+    }
+    let descriptor = describe_planes(writer, planes, info)?;
+    let objects = writer.channel().objects();
+    let register = |(index, plane): (usize, &CFd)| {
+        if plane.fd < 0 {
+            return Err(Failure::argument(format!("the descriptor of plane {index} is {}", plane.fd)));
+        }
+        // SAFETY: the caller guarantees that the descriptor is open during the call.
+        let file = unsafe { BorrowedFd::borrow_raw(plane.fd) };
+        Ok(objects.register(file)?)
+    };
+    let registered: Vec<Object> = planes.iter().enumerate().map(register).collect::<Result<_, _>>()?;
+    let parts: Vec<ObjectPart<'_>> = registered
+        .iter()
+        .zip(planes)
+        .map(|(object, plane)| ObjectPart::new(object, plane.offset, plane.size))
+        .collect();
+    // SAFETY: as the caller guarantees.
+    let metadata = unsafe { info.metadata() }?;
+    let published = objects.publish(&parts, descriptor, metadata, Box::new(release))?;
+    if published.is_none() {
+        writer.channel().record_drop();
+    }
+    // SAFETY: as the caller guarantees.
+    Ok(unsafe { info.finish(published.ok_or(Status::Dropped)) })
+}
+
+/// `rsshm_writer_write_fds`.
+///
+/// # Safety
+/// `planes` is NULL, or points to `count` structures of the size in the first field of the first one, whose descriptors are
+/// open. `info` is NULL, or points to a structure of the size in its first field, whose metadata can be read. `release` is
+/// NULL, or a function that any thread may call once with `user`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsshm_writer_write_fds(
+    writer: Handle<WriterObject>,
+    planes: *const CFd,
+    count: u32,
+    info: *const CPublishInfo,
+    release: Option<unsafe extern "C" fn(*mut c_void)>,
+    user: *mut c_void,
+) -> c_int {
+    // Each error drops the value too, so that the program always gets its memory back.
+    let release = Release {
+        function: release,
+        user,
+    };
+    enter("rsshm_writer_write_fds", || {
+        let writer = handles::get(writer)?;
+        // SAFETY: as the caller guarantees.
+        let planes = unsafe { read_planes(planes, count as usize) }?;
+        // SAFETY: as the caller guarantees.
+        let info = unsafe { CPublishInfo::read(info) }?;
+        // SAFETY: as the caller guarantees for the descriptors and for the metadata.
+        unsafe { write_fds(&writer, &planes, &info, release) }
     })
 }

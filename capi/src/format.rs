@@ -99,6 +99,16 @@ impl WriterFormat {
         }
     }
 
+    /// Whether the planes that the descriptor has are those of the caps, and all inside the frame.
+    pub(crate) fn has_planes(&self, descriptor: &FrameDescriptor) -> bool {
+        self.stream.planes(descriptor).1 == self.plane_count
+    }
+
+    /// The caps of frames that stay in the program's memory.
+    pub(crate) fn object_caps(&self) -> Caps {
+        Caps::objects(self.stream.caps())
+    }
+
     pub(crate) fn caps(&self) -> Caps {
         match self.frame_size {
             0 => Caps::variable_size(self.stream.caps()),

@@ -29,7 +29,9 @@ const LOSSLESS: u32 = 1;
 const SPARE: u32 = 1 << 1;
 /// `RSSHM_MESSAGES`: readers may send messages.
 const MESSAGES: u32 = 1 << 2;
-const WRITER_FLAGS: u32 = LOSSLESS | SPARE | MESSAGES;
+/// `RSSHM_FDS`: frames stay in the program's memfds and dmabufs.
+const FDS: u32 = 1 << 3;
+const WRITER_FLAGS: u32 = LOSSLESS | SPARE | MESSAGES | FDS;
 
 /// `rsshm_writer_options`.
 #[repr(C)]
@@ -40,7 +42,7 @@ pub(crate) struct CWriterOptions {
     perms: u32,
     max_slots: u32,
     stride_align: u32,
-    reserved: u32,
+    spare_buffers: u32,
     max_wait_ns: i64,
 }
 
@@ -57,7 +59,7 @@ impl CWriterOptions {
         perms: 0,
         max_slots: 0,
         stride_align: 0,
-        reserved: 0,
+        spare_buffers: 0,
         max_wait_ns: 0,
     };
 
@@ -65,12 +67,19 @@ impl CWriterOptions {
     fn settings(&self) -> Result<WriterSettings, Failure> {
         if self.flags & !WRITER_FLAGS != 0 {
             return Err(Failure::argument(format!(
-                "the flags of rsshm_writer_options are {:#x}, it may have RSSHM_LOSSLESS, RSSHM_SPARE and RSSHM_MESSAGES",
+                "the flags of rsshm_writer_options are {:#x}, it may have RSSHM_LOSSLESS, RSSHM_SPARE, \
+                 RSSHM_MESSAGES and RSSHM_FDS",
                 self.flags
             )));
         }
-        if self.reserved != 0 {
-            return Err(Failure::argument("the field reserved of rsshm_writer_options is not 0"));
+        let publishes_objects = self.flags & FDS != 0;
+        if self.spare_buffers != 0 && !publishes_objects {
+            return Err(Failure::argument("spare_buffers is only for a writer with RSSHM_FDS"));
+        }
+        if publishes_objects && self.flags & (LOSSLESS | SPARE) != 0 {
+            return Err(Failure::argument(
+                "a writer with RSSHM_FDS can have neither RSSHM_LOSSLESS nor RSSHM_SPARE, because its buffers are scarce",
+            ));
         }
         if self.stride_align != 0 && !(self.stride_align.is_power_of_two() && (4..=4096).contains(&self.stride_align)) {
             return Err(Failure::argument(format!(
@@ -96,6 +105,7 @@ impl CWriterOptions {
             stride_align: self.stride_align,
             has_spare_memory: self.flags & SPARE != 0,
             max_wait: (max_wait_ns != 0).then(|| Duration::from_nanos(max_wait_ns)),
+            spare_buffers: publishes_objects.then_some(self.spare_buffers),
         })
     }
 }

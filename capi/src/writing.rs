@@ -35,6 +35,8 @@ pub(crate) struct WriterSettings {
     pub(crate) has_spare_memory: bool,
     /// How long a lossless writer waits in one call.
     pub(crate) max_wait: Option<Duration>,
+    /// How many buffers the program can spare, if its frames stay in its own memory; 0 means the default.
+    pub(crate) spare_buffers: Option<u32>,
 }
 
 /// A writer that a program opened.
@@ -144,6 +146,9 @@ impl Drop for WaitGuard<'_> {
 impl WriterObject {
     pub(crate) fn open(name: &str, settings: WriterSettings) -> Result<Self, Failure> {
         let writer = Arc::new(Writer::open(ChannelName::new(name)?, settings.options)?);
+        if let Some(frames @ 1..) = settings.spare_buffers {
+            writer.objects().set_spare(frames);
+        }
         let report = Arc::<Report>::default();
         let service = ServiceThread::spawn(Arc::clone(&writer), SERVICE_INTERVAL, {
             let report = Arc::clone(&report);
@@ -166,7 +171,12 @@ impl WriterObject {
         let format = WriterFormat::new(caps, frame_size, self.settings.stride_align)?;
         // The lock is held so that the caps of the writer and this format do not differ. The call does not wait.
         let mut current = self.format.lock().unwrap_or_else(PoisonError::into_inner);
-        self.writer.set_caps(format.caps())?;
+        let caps = if self.publishes_objects() {
+            format.object_caps()
+        } else {
+            format.caps()
+        };
+        self.writer.set_caps(caps)?;
         *current = Some(Arc::new(format));
         Ok(())
     }
@@ -180,6 +190,11 @@ impl WriterObject {
 
     pub(crate) fn channel(&self) -> &Writer {
         &self.writer
+    }
+
+    /// Whether the frames stay in the memory of the program.
+    pub(crate) fn publishes_objects(&self) -> bool {
+        self.settings.spare_buffers.is_some()
     }
 
     pub(crate) fn has_spare_memory(&self) -> bool {
@@ -273,7 +288,10 @@ impl WriterObject {
 
     pub(crate) fn wait_for_reader(&self, timeout: Option<Duration>) -> Result<Status, Failure> {
         // Without a size in the caps, the first large frame replaces the segment.
-        let size = self.format()?.frame_size().max(1);
+        let size = match self.publishes_objects() {
+            true => 1,
+            false => self.format()?.frame_size().max(1),
+        };
         let _waiting = self.begin_wait()?;
         let wait = BoundedWait::new(timeout);
         if !self.writer.wait_for_reader(size, || wait.goes_on())? {

@@ -25,13 +25,14 @@ from .errors import (
     Foreign,
     FormatError,
     MissingOpenCV,
+    NoDescriptor,
     NoSpace,
     ReadOnly,
     Released,
     SystemCall,
     Timeout,
 )
-from .frame import Frame, Metadata, Region, TimeCode
+from .frame import Descriptor, Frame, Metadata, Region, TimeCode
 from .reader import Event, Observer, Reader
 from .slot import Slot
 from .structs import StructChannel, struct_channel
@@ -51,6 +52,7 @@ __all__ = [
     "Closed",
     "Damaged",
     "Denied",
+    "Descriptor",
     "EndOfStream",
     "Error",
     "Event",
@@ -61,6 +63,7 @@ __all__ = [
     "Layout",
     "Metadata",
     "MissingOpenCV",
+    "NoDescriptor",
     "NoSpace",
     "Observer",
     "Plane",

@@ -23,6 +23,8 @@ TIME_NOW = TIME_NONE - 1
 MAX_PLANES = 4
 
 IN_PLACE, KEYFRAME, DISCONTINUITY = 1, 2, 4  # RSSHM_FRAME_...
+FRAME_FD = 16
+FD_DMABUF = 2
 READ_ONLY, COPY, EVENTS = 1, 2, 4
 LOSSLESS, SPARE = 1, 2
 KEEP = 4
@@ -83,6 +85,19 @@ class FrameInfo(Sized):
         ("buffer_flags", c_uint32),
         ("plane_count", c_uint32),
         ("planes", PlaneData * MAX_PLANES),
+    ]
+
+
+class FdRecord(Sized):
+    """rsshm_fd."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("fd", c_int32),
+        ("kind", c_uint32),
+        ("drm_format", c_uint32),
+        *((name, c_uint64) for name in ("drm_modifier", "object", "object_size", "offset", "size")),
+        ("stride", c_int64),
     ]
 
 
@@ -151,7 +166,7 @@ class WriterOptions(Sized):
     """rsshm_writer_options."""
 
     _fields_ = [
-        *((name, c_uint32) for name in ("struct_size", "flags", "perms", "max_slots", "stride_align", "reserved")),
+        *((name, c_uint32) for name in ("struct_size", "flags", "perms", "max_slots", "stride_align", "spare_buffers")),
         ("max_wait_ns", c_int64),
     ]
 
@@ -261,6 +276,7 @@ _status_name = _function(_SHORT, "rsshm_status_name", c_char_p, c_int32)
 
 frame_release = _function(_SHORT, "rsshm_frame_release", c_int32, c_void_p)
 frame_convert = _function(_WAITING, "rsshm_frame_convert", c_int32, c_void_p, c_char_p, c_void_p, c_int64)
+frame_fd = _function(_SHORT, "rsshm_frame_fd", c_int32, c_void_p, c_uint32, c_void_p)
 frame_metadata = _function(_SHORT, "rsshm_frame_metadata", c_int32, c_void_p, c_uint32, c_void_p)
 frame_region = _function(_SHORT, "rsshm_frame_region", c_int32, c_void_p, c_uint32, c_void_p)
 frame_time_code = _function(_SHORT, "rsshm_frame_time_code", c_int32, c_void_p, c_uint32, c_void_p)

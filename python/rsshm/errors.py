@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 
 
 class Error(Exception):
@@ -72,6 +73,10 @@ class SystemCall(Error, OSError):
 
 class ReadOnly(Error, BufferError):
     """Another package needs a writable array, but frames are read-only."""
+
+
+class NoDescriptor(Error, io.UnsupportedOperation):
+    """The frame has no descriptor of its own: it is in a slot of the channel, or a copy."""
 
 
 class MissingOpenCV(Error, ImportError):

@@ -36,7 +36,7 @@ from ._stream import (
     Values,
 )
 from .caps import Caps, Layout
-from .errors import FormatError, MissingOpenCV, Released
+from .errors import BadOption, FormatError, MissingOpenCV, NoDescriptor, Released
 
 
 class Region(NamedTuple):
@@ -77,6 +77,29 @@ class Metadata(NamedTuple):
 
     kind: int
     data: bytes
+
+
+class Descriptor(NamedTuple):
+    """The memory in which a plane of a frame is, if that is a memfd or a dmabuf. docs/OBJECTS.md explains such frames."""
+
+    fd: int
+    """It belongs to the frame: use ``os.dup`` to keep it, and do not close it."""
+    is_dmabuf: bool
+    """Whether devices can import the memory. Otherwise it is a memfd, or another file in memory."""
+    offset: int
+    """Where the plane begins in the memory."""
+    size: int
+    """The bytes of the frame from there on. Other planes may follow in them."""
+    stride: int
+    """Bytes from one row to the next. 0 if the planes are not known."""
+    object: int
+    """The number of the memory, which has the same number in each frame until the writer changes."""
+    object_size: int
+    """The size of the memory."""
+    drm_format: int
+    """The code in the ``drm-format`` of the caps. 0 if the caps have the name of the format."""
+    drm_modifier: int
+    """How the pixels lie in the memory. 0 means in rows."""
 
 
 S = TypeVar("S", bound=Sized)
@@ -243,6 +266,29 @@ class Frame:
         while _library.check(function(memory.handle, index, ctypes.byref(record))) == _library.OK:
             yield record
             index += 1
+
+    # Descriptors.
+
+    def descriptor(self, plane: int = 0) -> Descriptor:
+        """The memfd or dmabuf in which a plane of the frame is. It is valid as long as the frame or one of its arrays.
+
+        Raises :class:`~rsshm.NoDescriptor` if the frame is in a slot of the channel or a copy.
+        """
+        if not isinstance(plane, int) or not 0 <= plane < 1 << 32:
+            raise BadOption(f"plane is {plane!r}, not the number of a plane")
+        found = _library.FdRecord()
+        status = _library.check(_library.frame_fd(self._held().handle, plane, ctypes.byref(found)))
+        if status == _library.OK:
+            values = {name: getattr(found, name) for name in Descriptor._fields if name != "is_dmabuf"}
+            return Descriptor(is_dmabuf=found.kind == _library.FD_DMABUF, **values)
+        if self._info[FLAGS] & _library.FRAME_FD:
+            raise BadOption(f"frame {self.seq} has no plane {plane}")
+        where = "in a slot of the channel" if self.in_place else "a copy"
+        raise NoDescriptor(f"frame {self.seq} has no descriptor, because it is {where}; use its arrays")
+
+    def fileno(self, plane: int = 0) -> int:
+        """The ``fd`` of :meth:`descriptor`, which also says at which offset the plane begins."""
+        return self.descriptor(plane).fd
 
     # Arrays.
 

@@ -25,7 +25,7 @@ PACKAGE = Path(rsshm.__file__).parent
 CONSTANTS = {
     **{name: f"RSSHM_{name}" for name in ("OK", "TIMEOUT", "EOS", "NO_WRITER", "WOKEN", "DROPPED", "EVICTED", "NOTHING")},
     **{name: f"RSSHM_{name}" for name in ("EVENT", "E_STATE", "TIME_NONE", "TIME_NOW", "MAX_PLANES", "READ_ONLY", "COPY")},
-    **{name: f"RSSHM_{name}" for name in ("EVENTS", "LOSSLESS", "SPARE", "KEEP")},
+    **{name: f"RSSHM_{name}" for name in ("EVENTS", "LOSSLESS", "SPARE", "KEEP", "FRAME_FD", "FD_DMABUF")},
     **{name: f"RSSHM_FRAME_{name}" for name in ("IN_PLACE", "KEYFRAME", "DISCONTINUITY")},
 }
 

@@ -84,7 +84,7 @@ int main(int argc, char **argv) {
   writer_options.perms = 01777;
   EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "perms");
   writer_options.perms = 0;
-  writer_options.flags = 8;
+  writer_options.flags = 0x80;
   EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "flags");
   writer_options.flags = 0;
   for (int i = 0; i < 4; i++) {
@@ -95,9 +95,12 @@ int main(int argc, char **argv) {
   writer_options.max_wait_ns = -1;
   EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "max_wait_ns");
   writer_options.max_wait_ns = 0;
-  writer_options.reserved = 1;
-  EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "reserved");
-  writer_options.reserved = 0;
+  writer_options.spare_buffers = 1;
+  EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "spare_buffers");
+  writer_options.spare_buffers = 0;
+  writer_options.flags = RSSHM_FDS | RSSHM_LOSSLESS;
+  EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "RSSHM_LOSSLESS");
+  writer_options.flags = 0;
   /* Files that are in the way. */
   char path[300];
   snprintf(path, sizeof path, "/dev/shm/%s", name);
@@ -285,6 +288,8 @@ int main(int argc, char **argv) {
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_convert(h, "BGR", picture, 0));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_metadata(h, 0, &metadata));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_region(h, 0, &region));
+  rsshm_fd fd = RSSHM_FD_INIT;
+  HANDLE_ERRORS(rsshm_frame, rsshm_frame_fd(h, 0, &fd));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_time_code(h, 0, &time_code));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_release(h));
   publish_info.flags = RSSHM_KEEP;

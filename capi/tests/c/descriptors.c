@@ -2,7 +2,7 @@
 /*
  * descriptors CHANNEL [copy] [observe] [unmapped] [hold] [few-files]: prints each frame until the stream ends: the number
  * in its bytes, and each descriptor that it has. hold keeps the first frame by descriptor for ever. With few-files, the
- * program has no descriptor left until it got an error.
+ * program has no descriptor left until it got an error. The writer may be of any language.
  */
 #include "common.h"
 

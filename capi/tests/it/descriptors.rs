@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A reader in C beside a writer in Rust whose frames are in memfds.
+//! Frames in memfds: a reader in C beside a writer in Rust, and the other way round.
 
 use std::{
     fs::File,
@@ -11,7 +11,8 @@ use std::{
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rsshm_channel::{
-    Caps, FrameDescriptor, Object, ObjectPart, ServiceThread, Writer, WriterOptions, monotonic_ns,
+    Caps, FrameData, FrameDescriptor, Next, Object, ObjectPart, ReadLimits, Reader, ReaderOptions, ServiceThread, Writer,
+    WriterOptions, monotonic_ns,
 };
 use rsshm_testkit::{Channel, Process, eventually, frames};
 
@@ -252,4 +253,61 @@ fn missing_files_are_an_error_and_then_frames_come_again() {
     };
     publish_until(&|line| line == "too many files");
     publish_until(&|line| line.contains("fd=1"));
+}
+
+/// The program checks that each buffer comes back once, and that the number of its open files does not grow.
+#[test]
+fn c_writer_publishes_its_memfds() {
+    let program = Program::new("tests/c/write_descriptors.c");
+    for limits in [ReadLimits::default(), ReadLimits::default().accepts_objects(true)] {
+        let channel = Channel::new();
+        let mut reader = Reader::new(channel.0.clone(), ReaderOptions::default());
+        let mut writer = Process::converse(program.command(&[channel.as_str(), "300"]));
+        let (mut copy, mut in_place, mut last) = (Vec::new(), 0, None);
+        loop {
+            match reader.next(&mut copy, limits, Some(Duration::from_secs(20))).unwrap() {
+                Next::Frame(frame) => {
+                    let number = match &frame.data {
+                        FrameData::Objects(objects) => {
+                            in_place += 1;
+                            assert_eq!((objects.parts().len(), frame.descriptor.planes), (2, 2));
+                            frames::check(objects.bytes().unwrap().expect("one range"))
+                        }
+                        _ => frames::check(frame.bytes(&copy)),
+                    };
+                    assert!(number > last, "{number:?} after {last:?}");
+                    last = number;
+                }
+                Next::EndOfStream => break,
+                Next::TimedOut => panic!("no frame after {last:?}"),
+                _ => {}
+            }
+        }
+        assert_eq!(last, Some(299));
+        assert_eq!(in_place > 200, limits.accepts_objects, "{in_place} in place");
+        drop(reader);
+        writer.expect("ok");
+        writer.wait_ok();
+        channel.assert_removed();
+    }
+}
+
+#[test]
+fn c_reader_gets_descriptors_of_a_c_writer() {
+    let (read, write) = (Program::new("tests/c/descriptors.c"), Program::new("tests/c/write_descriptors.c"));
+    let channel = Channel::new();
+    let mut reader = start(&read, &channel, &[]);
+    let mut writer = Process::converse(write.command(&[channel.as_str(), "300"]));
+    let mut in_place = 0;
+    loop {
+        let line = reader.receive();
+        if line == "eos" {
+            break;
+        }
+        in_place += u32::from(line.contains("fd=1"));
+    }
+    assert!(in_place > 200, "{in_place} frames came in place");
+    reader.wait_ok();
+    writer.expect("ok");
+    writer.wait_ok();
 }
