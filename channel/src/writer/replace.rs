@@ -77,7 +77,8 @@ pub(super) fn ensure_segment(inner: &Inner, size: usize) -> Result<(), Error> {
 pub(super) fn replace(inner: &Inner, size: u64) -> Result<(), Error> {
     let plan = plan(inner, size)?;
     if plan.caps.has_objects() {
-        inner.objects().start(inner)?;
+        let announce = |inode| inner.lock().set_socket(inode);
+        inner.objects().start(inner.name(), inner.options().perms, announce)?;
     }
     let new = create(inner, &plan)?;
     let given_up = install(inner, new, &plan)?;

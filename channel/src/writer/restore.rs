@@ -44,7 +44,8 @@ pub(super) fn restore_names(inner: &Inner) -> Result<bool, Error> {
     let Some(files) = OwnFiles::of(&inner.lock()) else {
         return Ok(false);
     };
-    inner.objects().restore(inner)?;
+    let announce = |inode| inner.lock().set_socket(inode);
+    inner.objects().restore(inner.name(), inner.options().perms, announce)?;
     match files.find_loss(inner.name())? {
         Loss::None => return Ok(false),
         Loss::LockFile { was_replaced } => {

@@ -8,7 +8,6 @@ use std::{
 };
 
 use super::{
-    super::inner::Inner,
     registry::{Object, RegisterError, Registry},
     server::Server,
     socket_file::SocketFile,
@@ -34,23 +33,22 @@ struct Running {
 }
 
 impl ObjectService {
-    /// Creates the socket and starts the thread, unless they exist. The caller holds the lock of the replacement of
-    /// segments.
+    /// Creates the socket and starts the thread, unless they exist. `announce` gets the inode of the socket's file before the
+    /// file has its name. The caller holds the lock of the replacement of segments.
     ///
     /// # Errors
     /// [`Error::Foreign`] if another user's file has the name of the socket, and the errors of the system.
-    pub(in crate::writer) fn start(&self, inner: &Inner) -> Result<(), Error> {
+    pub(crate) fn start(&self, name: &ChannelName, perms: u32, announce: impl FnOnce(u64)) -> Result<(), Error> {
         if sync::lock(&self.running).is_some() {
             return Ok(());
         }
-        let running = self.run(inner)?;
+        let running = self.run(name, perms, announce)?;
         *sync::lock(&self.running) = Some(running);
         Ok(())
     }
 
-    fn run(&self, inner: &Inner) -> Result<Running, Error> {
-        let name = inner.name();
-        let (file, listener) = SocketFile::create(name, inner.options().perms, |inode| inner.lock().set_socket(inode))?;
+    fn run(&self, name: &ChannelName, perms: u32, announce: impl FnOnce(u64)) -> Result<Running, Error> {
+        let (file, listener) = SocketFile::create(name, perms, announce)?;
         let server = Server::spawn(listener, Arc::clone(&self.registry)).map_err(|error| {
             file.remove();
             Error::system(name.as_str(), "creating a thread for objects", errno::of(&error))
@@ -63,12 +61,12 @@ impl ObjectService {
     ///
     /// # Errors
     /// See [`start`](Self::start).
-    pub(in crate::writer) fn restore(&self, inner: &Inner) -> Result<(), Error> {
+    pub(crate) fn restore(&self, name: &ChannelName, perms: u32, announce: impl FnOnce(u64)) -> Result<(), Error> {
         let is_lost = |running: &Running| !running.file.has_name();
         if !sync::lock(&self.running).as_ref().is_some_and(is_lost) {
             return Ok(());
         }
-        let running = self.run(inner)?;
+        let running = self.run(name, perms, announce)?;
         let former = sync::lock(&self.running).replace(running);
         // The thread of the former socket ends here, without the lock.
         drop(former);

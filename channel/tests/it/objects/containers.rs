@@ -280,7 +280,7 @@ fn as_user(directory: &SharedDirectory, program: &ProgramForAll, user: u32, role
 }
 
 /// Two users who are not root share a directory. A reader that trusts the writer gets objects in place, another one copies,
-/// and one that may only look at the channel is told why it gets nothing.
+/// and one that may only look at the channel learns why it gets nothing.
 #[test]
 fn permissions_decide_how_two_users_share_objects() {
     need_root!("starts processes of other users");
