@@ -370,6 +370,7 @@ def exchanged(writer: Pipeline, reader: Pipeline, size: int, layout: Any = None)
 
 def assert_counted(writer: Pipeline, field: str) -> None:
     """Checks that all frames of the writer are counted in this field of the sink's statistics."""
+
     def counts() -> dict[str, int]:
         ways = ("frames-by-descriptor", "frames-in-place", "frames-copied")
         return {name: writer.stat("sink", name) for name in ways}
