@@ -589,6 +589,8 @@ fn blocked_reader_counts_missed_events() {
     let writer = SinkHarness::live(&channel, "");
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
+    // The reader must block at frame 1, not at another copy of frame 0.
+    writer.settle(&reader);
     let gate = Arc::new(Mutex::new(()));
     let closed = gate.lock().unwrap();
     let pad = reader.pipeline.pad("fakesink", "sink");
