@@ -5,7 +5,7 @@
 
 use rsshm_channel::{
     ChannelName, Error, ObservedReader, Observer, TIME_NONE, has_writer,
-    layout::{flags, reader_state},
+    layout::{MAX_SLOTS, flags, object_kind, reader_state},
     monotonic_ns,
 };
 use serde::Serialize;
@@ -110,6 +110,8 @@ pub(crate) struct Report {
     pub(crate) writer: Option<Writer>,
     pub(crate) memory: Option<Memory>,
     pub(crate) options: Option<Options>,
+    /// The memory of the frames that are still there, if it is not in the segment.
+    pub(crate) objects: Vec<Object>,
     pub(crate) reader_count: Option<usize>,
     pub(crate) readers: Vec<Reader>,
     #[serde(skip)]
@@ -138,6 +140,17 @@ pub(crate) struct Memory {
     pub(crate) mode: String,
     pub(crate) owner: String,
     pub(crate) group: String,
+}
+
+/// Memory of frames, whose descriptor readers get.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Object {
+    pub(crate) id: u64,
+    pub(crate) kind: &'static str,
+    /// The newest frame in the memory.
+    pub(crate) seq: u64,
+    /// The bytes of this frame in the memory.
+    pub(crate) bytes: u64,
 }
 
 /// The options of the writer.
@@ -233,6 +246,7 @@ impl Report {
             writer: None,
             memory: None,
             options: None,
+            objects: Vec::new(),
             reader_count: None,
             readers: Vec::new(),
             summary: Summary::default(),
@@ -318,6 +332,7 @@ impl Report {
                 runs: header.flags & flags::RUNS != 0,
                 objects: header.flags & flags::OBJECTS != 0,
             }),
+            objects: objects(observer, status.head),
             reader_count: Some(readers.len()),
             readers,
             summary,
@@ -369,6 +384,27 @@ fn gone(observer: &Observer, reader: &ObservedReader) -> u64 {
     observer
         .describe(next)
         .map_or(0, |(oldest, _)| oldest.saturating_sub(next))
+}
+
+/// The memory of the frames that are still there, without repetition, that of the newest frame first.
+fn objects(observer: &Observer, head: u64) -> Vec<Object> {
+    let mut objects: Vec<Object> = Vec::new();
+    let oldest = head.saturating_sub(MAX_SLOTS as u64).max(1);
+    for seq in (oldest..=head).rev() {
+        for part in observer.references(seq) {
+            match objects.iter_mut().find(|object| object.id == part.object) {
+                Some(object) if object.seq == seq => object.bytes = object.bytes.saturating_add(part.size),
+                Some(_) => {}
+                None => objects.push(Object {
+                    id: part.object,
+                    kind: if part.kind == object_kind::DMABUF { "dmabuf" } else { "memfd" },
+                    seq,
+                    bytes: part.size,
+                }),
+            }
+        }
+    }
+    objects
 }
 
 /// The rate of the frames that are still in the segment. Their timestamps say it without a wait.

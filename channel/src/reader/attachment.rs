@@ -17,7 +17,7 @@ use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
         keyframe::KeyframeRequest,
-        layout::{FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, ONLY_NEWEST, Status},
+        layout::{FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, ONLY_NEWEST, ObjectReference, Status},
         pins::PinResult,
         ring,
         status::Snapshot,
@@ -293,6 +293,15 @@ impl Attachment {
         failpoint(Failpoint::CopyUnchecked);
         // Upstream gets the memory back only after the seq is 0, so an unchanged seq means that the copy is the frame.
         Ok(ring::still_has_run(seq, run.first).then_some(FrameInfo { descriptor, metadata }))
+    }
+
+    /// The parts of a frame of objects, without a pin. `None` if the frame was overwritten or is damaged.
+    pub(super) fn references_unpinned(&self, location: FrameLocation) -> Option<Vec<ObjectReference>> {
+        let run = location.run;
+        let descriptor = self.runs().describe_unpinned(location)?;
+        let table = self.segment.read_references(run.slot, &descriptor)?;
+        let is_there = ring::still_has_run(&self.segment.slot_record(run.slot).seq, run.first);
+        table.parts(descriptor.size).filter(|_| is_there).map(<[_]>::to_vec)
     }
 
     /// Stores `seq` as the cursor: this reader has taken all frames up to `seq`, or does not want them.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     ChannelName, Error,
-    protocol::layout::{EVENT_RING_LENGTH, EVENT_STRIDE, FrameDescriptor, Header},
+    protocol::layout::{EVENT_RING_LENGTH, EVENT_STRIDE, FrameDescriptor, Header, ObjectReference, flags},
     segment::{
         lock_query::LockQuery,
         wait::{FutexWord, RateLimiter, Waiter},
@@ -179,6 +179,16 @@ impl Observer {
         let location = self.attachment.runs().find(seq, None)?;
         let descriptor = self.attachment.runs().describe_unpinned(location)?;
         Some((location.seq(), descriptor))
+    }
+
+    /// The parts of the frame `seq` in the memory of objects. There are none if the frame is not there any more, or if the
+    /// channel has no objects.
+    pub fn references(&self, seq: u64) -> Vec<ObjectReference> {
+        let has_objects = self.header().flags & flags::OBJECTS != 0;
+        let location = self.attachment.runs().find(seq, None);
+        let location = location.filter(|location| has_objects && location.seq() == seq);
+        let found = location.and_then(|location| self.attachment.references_unpinned(location));
+        found.unwrap_or_default()
     }
 
     /// Waits until there is a frame after the frame `seq`, at most for `timeout`; `false` if there is none. The wait

@@ -116,6 +116,7 @@ fn text(output: &mut Output, report: &Report) -> Result<(), Failure> {
     writer(output, report)?;
     frames(output, report)?;
     memory(output, report)?;
+    objects(output, report)?;
     if let Some(options) = &report.options {
         let mut words = vec![
             if options.lossless {
@@ -205,6 +206,25 @@ fn memory(output: &mut Output, report: &Report) -> Result<(), Failure> {
         memory.owner,
         memory.group,
         free.unwrap_or_default(),
+    ))
+}
+
+fn objects(output: &mut Output, report: &Report) -> Result<(), Failure> {
+    let Some(newest) = report.objects.first() else {
+        return Ok(());
+    };
+    let count = |kind: &str| report.objects.iter().filter(|object| object.kind == kind).count();
+    let kinds = ["dmabuf", "memfd"].map(|kind| (count(kind), kind));
+    let kinds: Vec<String> = kinds
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, kind)| format!("{count} {kind}{}", if *count == 1 { "" } else { "s" }))
+        .collect();
+    output.line(format!(
+        "  objects    {} with the frames that are still there; the newest is in {} {}",
+        kinds.join(" and "),
+        newest.kind,
+        newest.id
     ))
 }
 
