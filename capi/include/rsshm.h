@@ -259,8 +259,8 @@ rsshm_status rsshm_reader_open(const char *name, const rsshm_reader_options *opt
  * RSSHM_TIMEOUT, RSSHM_EOS, RSSHM_NO_WRITER, RSSHM_WOKEN, RSSHM_EVICTED: call again, or stop.
  * RSSHM_EVENT: only with RSSHM_EVENTS. rsshm_reader_get_event has the event; then call again.
  * RSSHM_E_DENIED, RSSHM_E_DAMAGED, RSSHM_E_NO_MEMORY, RSSHM_E_SYSTEM: the channel cannot be read now. RSSHM_E_SYSTEM
- * also means that the memory of frames by descriptor could not be got for a second, for example because this process has
- * too many open files; the program may call again.
+ * also means that frames by descriptor were missed because their memory could not be got, for example because this process
+ * has too many open files. It comes once for each reason; the program may call again.
  */
 rsshm_status rsshm_reader_next(rsshm_reader *reader, int64_t timeout_ns, rsshm_frame **frame);
 
