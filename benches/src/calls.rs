@@ -60,7 +60,10 @@ pub fn per_frame(log: &Path, process: u32, frames: u64) -> Result<Calls, String>
     loop {
         let text = std::fs::read_to_string(log).map_err(|error| format!("{}: {error}", log.display()))?;
         // strace pads the number of the process with spaces.
-        if text.lines().any(|line| line.split_whitespace().take(2).eq(end.split_whitespace())) {
+        if text
+            .lines()
+            .any(|line| line.split_whitespace().take(2).eq(end.split_whitespace()))
+        {
             return count(&text, frames).ok_or_else(|| format!("{}: the marks are missing", log.display()));
         }
         if Instant::now() > deadline {

@@ -52,10 +52,7 @@ mod imp {
     impl GstObjectImpl for MemfdPool {}
 
     impl BufferPoolImpl for MemfdPool {
-        fn alloc_buffer(
-            &self,
-            _params: Option<&gst::BufferPoolAcquireParams>,
-        ) -> Result<gst::Buffer, gst::FlowError> {
+        fn alloc_buffer(&self, _params: Option<&gst::BufferPoolAcquireParams>) -> Result<gst::Buffer, gst::FlowError> {
             let (_, size, ..) = self.obj().config().params().ok_or(gst::FlowError::Error)?;
             buffer_in_memfd(size as usize).map_err(|reason| {
                 gst::error!(gst::CAT_RUST, imp = self, "a buffer cannot be made: {reason}");

@@ -207,7 +207,12 @@ fn by_descriptor() -> Cases {
     for readers in [1, 8] {
         cases.extend(sizes.map(|size| (Case { size, readers, ..few }, &DESCRIPTOR_TRANSPORTS as &[_])));
     }
-    cases.extend(sizes.map(|size| (Case { size, rate: 0, ..few }, &UNTHROTTLED_DESCRIPTOR_TRANSPORTS as &[_])));
+    cases.extend(sizes.map(|size| {
+        (
+            Case { size, rate: 0, ..few },
+            &UNTHROTTLED_DESCRIPTOR_TRANSPORTS as &[_],
+        )
+    }));
     // Here each frame is checked.
     let words = Case {
         reading: Reading::Words,

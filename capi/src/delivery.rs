@@ -60,12 +60,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn new(
-        reader: Reader,
-        limits: ReadLimits,
-        is_unmapped: bool,
-        snapshot: Arc<Mutex<Snapshot>>,
-    ) -> Self {
+    pub(crate) fn new(reader: Reader, limits: ReadLimits, is_unmapped: bool, snapshot: Arc<Mutex<Snapshot>>) -> Self {
         Self {
             reader,
             limits,

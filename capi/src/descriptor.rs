@@ -76,7 +76,9 @@ impl FrameObject {
         let (places, count) = self.stream.planes(&self.descriptor);
         if count > 0 {
             return Some(places[..count].get(index).map(|place| {
-                let last = place.offset.saturating_add_signed(place.rows.saturating_sub(1) as isize * place.stride);
+                let last = place
+                    .offset
+                    .saturating_add_signed(place.rows.saturating_sub(1) as isize * place.stride);
                 let (low, high) = (place.offset.min(last), place.offset.max(last));
                 WantedPlane {
                     offset: place.offset as u64,
@@ -261,7 +263,10 @@ unsafe fn write_fds(
     let objects = writer.channel().objects();
     let register = |(index, plane): (usize, &CFd)| {
         if plane.fd < 0 {
-            return Err(Failure::argument(format!("the descriptor of plane {index} is {}", plane.fd)));
+            return Err(Failure::argument(format!(
+                "the descriptor of plane {index} is {}",
+                plane.fd
+            )));
         }
         // SAFETY: the caller guarantees that the descriptor is open during the call.
         let file = unsafe { BorrowedFd::borrow_raw(plane.fd) };

@@ -222,9 +222,16 @@ mod tests {
         let found = drm(",format=DMA_DRM,drm-format=NV12:0x0100000000000002");
         assert_eq!(found, DrmFormat { fourcc, modifier });
         assert_eq!(drm(",format=DMA_DRM,drm-format=NV12").modifier, 0);
-        assert_eq!(drm(",format=DMA_DRM,drm-format=R8").fourcc, u32::from_le_bytes(*b"R8  "));
+        assert_eq!(
+            drm(",format=DMA_DRM,drm-format=R8").fourcc,
+            u32::from_le_bytes(*b"R8  ")
+        );
         for unknown in ["", ",drm-format=NV12:2", ",drm-format=ABCDE", ",drm-format=\"\""] {
-            assert_eq!(drm(&format!(",format=DMA_DRM{unknown}")), DrmFormat::UNKNOWN, "{unknown}");
+            assert_eq!(
+                drm(&format!(",format=DMA_DRM{unknown}")),
+                DrmFormat::UNKNOWN,
+                "{unknown}"
+            );
         }
         assert_eq!(drm(",format=NV12"), DrmFormat::default());
     }

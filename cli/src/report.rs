@@ -397,7 +397,11 @@ fn objects(observer: &Observer, head: u64) -> Vec<Object> {
                 Some(_) => {}
                 None => objects.push(Object {
                     id: part.object,
-                    kind: if part.kind == object_kind::DMABUF { "dmabuf" } else { "memfd" },
+                    kind: if part.kind == object_kind::DMABUF {
+                        "dmabuf"
+                    } else {
+                        "memfd"
+                    },
                     seq,
                     bytes: part.size,
                 }),

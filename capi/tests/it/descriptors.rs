@@ -11,8 +11,8 @@ use std::{
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rsshm_channel::{
-    Caps, FrameData, FrameDescriptor, Next, Object, ObjectPart, ReadLimits, Reader, ReaderOptions, ServiceThread, Writer,
-    WriterOptions, monotonic_ns,
+    Caps, FrameData, FrameDescriptor, Next, Object, ObjectPart, ReadLimits, Reader, ReaderOptions, ServiceThread,
+    Writer, WriterOptions, monotonic_ns,
 };
 use rsshm_testkit::{Channel, Process, eventually, frames};
 
@@ -45,7 +45,10 @@ struct Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.index);
+        self.free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(self.index);
     }
 }
 
@@ -204,7 +207,11 @@ fn planes_have_descriptors_of_their_own() {
         ];
         let described = FrameDescriptor::default().with_planes(&[(0, 64), (64 * 32, 64)]);
         let owner = Box::new((luma, chroma));
-        writer.objects().publish(&parts, described, &[], owner).unwrap().unwrap();
+        writer
+            .objects()
+            .publish(&parts, described, &[], owner)
+            .unwrap()
+            .unwrap();
         let mut reader = start(&program, &channel, arguments);
         assert_eq!(reader.receive(), expected, "{caps} {arguments:?}");
         writer.end_of_stream();
@@ -294,7 +301,10 @@ fn c_writer_publishes_its_memfds() {
 
 #[test]
 fn c_reader_gets_descriptors_of_a_c_writer() {
-    let (read, write) = (Program::new("tests/c/descriptors.c"), Program::new("tests/c/write_descriptors.c"));
+    let (read, write) = (
+        Program::new("tests/c/descriptors.c"),
+        Program::new("tests/c/write_descriptors.c"),
+    );
     let channel = Channel::new();
     let mut reader = start(&read, &channel, &[]);
     let mut writer = Process::converse(write.command(&[channel.as_str(), "300"]));

@@ -372,11 +372,18 @@ fn channel_of_objects_is_shown_and_read() {
     assert_eq!(report["objects"], shown);
     let text = run(&format!("info {}", channel.0)).expect(0);
     assert!(text.stdout.contains("by descriptor"), "{}", text.stdout);
-    let line = format!("  objects    1 memfd with the frames that are still there; the newest is in memfd {}\n", object.id());
+    let line = format!(
+        "  objects    1 memfd with the frames that are still there; the newest is in memfd {}\n",
+        object.id()
+    );
     assert!(text.stdout.contains(&line), "{}", text.stdout);
     let line = run(&format!("echo {} -n 1", channel.0));
     let line = line.expect(0);
-    assert!(line.stdout.contains("1 pts=") && line.stdout.contains("size=4096"), "{}", line.stdout);
+    assert!(
+        line.stdout.contains("1 pts=") && line.stdout.contains("size=4096"),
+        "{}",
+        line.stdout
+    );
     let bytes = run(&format!("cat {} -n 1", channel.0)).expect(0);
     assert_eq!(bytes.stdout, "M".repeat(4096));
     let picture = format!("/tmp/rsshm-test-objects-{}.raw", std::process::id());
