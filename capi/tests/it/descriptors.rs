@@ -221,6 +221,23 @@ fn planes_have_descriptors_of_their_own() {
 }
 
 #[test]
+fn planes_in_one_memfd_have_offsets() {
+    let program = Program::new("tests/c/descriptors.c");
+    let channel = Channel::new();
+    let caps = "video/x-raw,format=NV12,width=64,height=32,framerate=30/1";
+    let (writer, _service) = writer(&channel, Caps::objects(caps));
+    let pool = Pool::new(&writer, 4);
+    pool.publish(&writer, 5);
+    let mut reader = start(&program, &channel, &[]);
+    let expected = "5 in-place=1 fd=1 planes=2 0: 5 kind=1 at=4096+3072 stride=64 drm=none:0 \
+                    1: 5 kind=1 at=6144+1024 stride=64 drm=none:0";
+    assert_eq!(reader.receive(), expected);
+    writer.end_of_stream();
+    reader.expect("eos");
+    reader.wait_ok();
+}
+
+#[test]
 fn killed_c_reader_gives_its_buffer_back() {
     let program = Program::new("tests/c/descriptors.c");
     let channel = Channel::new();
