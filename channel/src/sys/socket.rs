@@ -151,8 +151,18 @@ pub(crate) struct Received {
 #[repr(C, align(8))]
 struct ControlBuffer([u8; 64 + MAX_DESCRIPTORS * size_of::<RawFd>()]);
 
-/// Receives a message into `bytes`; `None` if there is none.
+/// Receives a message into `bytes`; `None` if there is none. The size is 0 at the end of the connection.
 pub(crate) fn receive(connection: &OwnedFd, bytes: &mut [u8]) -> nix::Result<Option<Received>> {
+    let received = receive_once(connection, bytes)?;
+    // The kernel looks for a message, and then for the end. If the peer sends its last message and closes in between, the
+    // first call returns the end, and the second one returns the message.
+    match received {
+        Some(end) if end.size == 0 => Ok(Some(receive_once(connection, bytes)?.unwrap_or(end))),
+        received => Ok(received),
+    }
+}
+
+fn receive_once(connection: &OwnedFd, bytes: &mut [u8]) -> nix::Result<Option<Received>> {
     let mut control = ControlBuffer([0; 64 + MAX_DESCRIPTORS * size_of::<RawFd>()]);
     let mut part = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast::<c_void>(),
