@@ -15,7 +15,7 @@ use rsshm_testkit::{
         CAPS, Pipeline, SinkHarness, SourceRecorder, command, custom_event, init, launch, live_writer,
         newer::{MISSING_DATA, gap_flags, with_gap_flags},
     },
-    on_this_machine, timed, wait_until,
+    on_this_machine, skip, timed, wait_until,
 };
 
 fn title(text: &str) -> gst::Event {
@@ -121,6 +121,10 @@ fn event_without_next_frame_arrives_at_once() {
 
 #[test]
 fn events_of_tracer_stay_in_writer() {
+    init();
+    if matches!(gst::version(), (1, 26, ..)) {
+        skip!("with this tracer, each pipeline of GStreamer 1.26 stands still");
+    }
     let channel = Channel::new();
     let mut writer = command("gst-launch-1.0");
     writer.env("GST_TRACERS", "latency(flags=pipeline+element)");
