@@ -15,7 +15,7 @@ use rsshm_testkit::{
         CAPS, Pipeline, SinkHarness, SourceRecorder, command, custom_event, init, launch, live_writer,
         newer::{MISSING_DATA, gap_flags, with_gap_flags},
     },
-    on_this_machine, timed, wait_until,
+    on_this_machine, skip, timed, wait_until,
 };
 
 fn title(text: &str) -> gst::Event {
@@ -121,6 +121,10 @@ fn event_without_next_frame_arrives_at_once() {
 
 #[test]
 fn events_of_tracer_stay_in_writer() {
+    init();
+    if matches!(gst::version(), (1, 26, ..)) {
+        skip!("with this tracer, each pipeline of GStreamer 1.26 stands still");
+    }
     let channel = Channel::new();
     let mut writer = command("gst-launch-1.0");
     writer.env("GST_TRACERS", "latency(flags=pipeline+element)");
@@ -719,7 +723,11 @@ fn recordings_continue_with_new_writer() {
         frames > 60 && time > 3 * gst::ClockTime::SECOND,
         "{frames} frames up to {time}"
     );
-    let parts: usize = (0..3).map(|part| recorded(&at(&format!("part{part}.mp4"))).0).sum();
-    assert!(parts > 60, "{parts}");
+    let parts: Vec<_> = (0..)
+        .map(|part| at(&format!("part{part}.mp4")))
+        .take_while(|file| file.exists())
+        .map(|file| recorded(&file).0)
+        .collect();
+    assert!(parts.len() >= 3 && parts.iter().sum::<usize>() > 60, "{parts:?}");
     std::fs::remove_dir_all(&directory).unwrap();
 }
