@@ -52,6 +52,11 @@ impl BufferMaker {
         self.spare.get_or_insert_default();
     }
 
+    /// Forgets the memory of all objects. It closes their descriptors as soon as downstream has released it.
+    pub(super) fn forget_objects(&mut self) {
+        self.objects.clear();
+    }
+
     /// Turns a frame into a buffer; `None` if the frame does not match its caps. If the frame was copied, `copy` has
     /// its bytes.
     pub(super) fn make(
@@ -66,7 +71,7 @@ impl BufferMaker {
         let gives_dmabufs = context.shared.gives_dmabufs();
         if self.gives_dmabufs != gives_dmabufs {
             self.gives_dmabufs = gives_dmabufs;
-            self.objects.clear();
+            self.forget_objects();
         }
         let mut buffer = self.with_memory(frame.data, copy)?;
         if gives_dmabufs && !memory::is_dmabuf(&buffer) {
@@ -128,7 +133,7 @@ impl BufferMaker {
             return self.with_objects(objects);
         }
         // The memory of the last objects is not kept while the channel has other frames.
-        self.objects.clear();
+        self.forget_objects();
         let FrameData::InPlace(pinned) = data else {
             return copy
                 .0

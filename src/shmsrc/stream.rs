@@ -352,6 +352,8 @@ impl Stream {
                 false => Ok(false),
             };
         }
+        // Another segment has other objects, even if their memory is the same.
+        self.buffers.forget_objects();
         context.shared.keyframes.send_again(&self.reader.handle());
         if let Some(reason) = self.reader.observer_reason().filter(|_| !self.is_observer_reported) {
             self.is_observer_reported = true;
