@@ -5,6 +5,7 @@
 
 #define _GNU_SOURCE
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <rsshm.h>
 #include <stdio.h>
@@ -31,6 +32,16 @@ static inline void expect_(const char *file, int line, const char *call, rsshm_s
             rsshm_status_name(wanted), rsshm_error());
     exit(1);
   }
+}
+
+/* The number of files that this program has open. The directory that is read for it counts too. */
+static inline int count_files(void) {
+  int count = 0;
+  DIR *directory = opendir("/proc/self/fd");
+  CHECK(directory != NULL);
+  while (readdir(directory) != NULL) count++;
+  closedir(directory);
+  return count;
 }
 
 /* Checks that a call fails with this status and with a text that contains `words`. */

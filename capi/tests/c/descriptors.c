@@ -6,7 +6,6 @@
  */
 #include "common.h"
 
-#include <dirent.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -16,15 +15,6 @@
 #define WARM_UP 50
 
 static int fd_of[MAX_OBJECTS];
-
-static int count_files(void) {
-  int count = 0;
-  DIR *directory = opendir("/proc/self/fd");
-  CHECK(directory != NULL);
-  while (readdir(directory) != NULL) count++;
-  closedir(directory);
-  return count;
-}
 
 /* Sets how many files may be open, and returns the former number. */
 static rlim_t limit_files(rlim_t most) {

@@ -5,7 +5,6 @@
  */
 #include "common.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
@@ -58,15 +57,6 @@ static struct buffer *take(void) {
     if (found == NULL) usleep(1000);
   }
   return found;
-}
-
-static int count_files(void) {
-  int count = 0;
-  DIR *directory = opendir("/proc/self/fd");
-  CHECK(directory != NULL);
-  while (readdir(directory) != NULL) count++;
-  closedir(directory);
-  return count;
 }
 
 /* Each error gives the buffer back. */

@@ -101,15 +101,6 @@ impl Pool {
     }
 }
 
-/// Starts the reader, and waits until it has opened the channel.
-fn start(program: &Program, channel: &Channel, arguments: &[&str]) -> Process {
-    let mut all = vec![channel.as_str()];
-    all.extend(arguments);
-    let mut process = Process::converse(program.command(&all));
-    process.expect("ready");
-    process
-}
-
 /// Publishes frames one after another, and returns what the reader said of each.
 #[track_caller]
 fn read_each(arguments: &[&str], count: u32) -> Vec<String> {
@@ -118,7 +109,7 @@ fn read_each(arguments: &[&str], count: u32) -> Vec<String> {
     let (writer, _service) = writer(&channel, Caps::objects(CAPS));
     let pool = Pool::new(&writer, 8);
     pool.publish(&writer, 0);
-    let mut reader = start(&program, &channel, arguments);
+    let mut reader = program.converse(&channel, arguments);
     let mut lines = vec![reader.receive()];
     for number in 1..count {
         pool.publish(&writer, number);
@@ -169,7 +160,7 @@ fn frame_in_a_slot_has_no_descriptor() {
     let mut slot = writer.claim(SIZE).unwrap().unwrap();
     frames::fill(slot.as_mut(), 7);
     writer.publish(&slot, FrameDescriptor::new(SIZE as u64), &[]).unwrap();
-    let mut reader = start(&program, &channel, &[]);
+    let mut reader = program.converse(&channel, &[]);
     assert_eq!(reader.receive(), "7 in-place=1 fd=0 planes=1");
     writer.end_of_stream();
     reader.expect("eos");
@@ -212,7 +203,7 @@ fn planes_have_descriptors_of_their_own() {
             .publish(&parts, described, &[], owner)
             .unwrap()
             .unwrap();
-        let mut reader = start(&program, &channel, arguments);
+        let mut reader = program.converse(&channel, arguments);
         assert_eq!(reader.receive(), expected, "{caps} {arguments:?}");
         writer.end_of_stream();
         reader.expect("eos");
@@ -228,7 +219,7 @@ fn planes_in_one_memfd_have_offsets() {
     let (writer, _service) = writer(&channel, Caps::objects(caps));
     let pool = Pool::new(&writer, 4);
     pool.publish(&writer, 5);
-    let mut reader = start(&program, &channel, &[]);
+    let mut reader = program.converse(&channel, &[]);
     let expected = "5 in-place=1 fd=1 planes=2 0: 5 kind=1 at=4096+3072 stride=64 drm=none:0 \
                     1: 5 kind=1 at=6144+1024 stride=64 drm=none:0";
     assert_eq!(reader.receive(), expected);
@@ -244,7 +235,7 @@ fn killed_c_reader_gives_its_buffer_back() {
     let (writer, _service) = writer(&channel, Caps::objects(CAPS));
     let pool = Pool::new(&writer, 8);
     pool.publish(&writer, 0);
-    let mut reader = start(&program, &channel, &["hold"]);
+    let mut reader = program.converse(&channel, &["hold"]);
     let mut number = 0;
     while !reader.receive().starts_with("held") {
         number += 1;
@@ -266,7 +257,7 @@ fn missing_files_are_an_error_and_then_frames_come_again() {
     // The reader has the descriptor of the first buffer, and then it needs others.
     Pool::new(&writer, 1).publish(&writer, 0);
     let pool = Pool::new(&writer, 8);
-    let mut reader = start(&program, &channel, &["few-files"]);
+    let mut reader = program.converse(&channel, &["few-files"]);
     let mut number = 0;
     let mut publish_until = |wanted: &dyn Fn(&str) -> bool| {
         eventually("the reader says it", || {
@@ -323,7 +314,7 @@ fn c_reader_gets_descriptors_of_a_c_writer() {
         Program::new("tests/c/write_descriptors.c"),
     );
     let channel = Channel::new();
-    let mut reader = start(&read, &channel, &[]);
+    let mut reader = read.converse(&channel, &[]);
     let mut writer = Process::converse(write.command(&[channel.as_str(), "300"]));
     let mut in_place = 0;
     loop {

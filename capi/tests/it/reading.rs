@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use rsshm_channel::{
     Caps, FrameDescriptor, ServiceThread, Writer, WriterOptions, metadata::RegionOfInterest, monotonic_ns,
 };
-use rsshm_testkit::{Channel, Process, eventually, frames};
+use rsshm_testkit::{Channel, eventually, frames};
 
 use crate::support::Program;
 
@@ -33,21 +33,12 @@ fn publish(writer: &Writer, size: usize, row: usize, number: u32) {
         .unwrap();
 }
 
-/// Starts the reader, and waits until it has opened the channel.
-fn start(program: &Program, channel: &Channel, arguments: &[&str]) -> Process {
-    let mut all = vec![channel.as_str()];
-    all.extend(arguments);
-    let mut process = Process::converse(program.command(&all));
-    process.expect("ready");
-    process
-}
-
 /// The reader gets each frame of a lossless writer.
 #[track_caller]
 fn reads_all(arguments: &[&str], in_place: &str) {
     let program = Program::new("tests/c/read.c");
     let channel = Channel::new();
-    let mut reader = start(&program, &channel, arguments);
+    let mut reader = program.converse(&channel, arguments);
     let (writer, _service) = writer(&channel, CAPS, SIZE, true);
     writer.wait_for_reader(SIZE, || true).unwrap();
     for number in 0..200 {
@@ -89,7 +80,7 @@ fn c_observer_gets_copies() {
     let channel = Channel::new();
     let (writer, _service) = writer(&channel, CAPS, SIZE, false);
     publish(&writer, SIZE, 64, 7);
-    let mut reader = start(&program, &channel, &["observe"]);
+    let mut reader = program.converse(&channel, &["observe"]);
     for number in 8..50 {
         let line = reader.receive();
         assert!(
@@ -110,7 +101,7 @@ fn newest_frame_is_delivered_also_with_descriptor() {
     let program = Program::new("tests/c/read.c");
     for arguments in [&["newest"][..], &["newest", "fd"]] {
         let channel = Channel::new();
-        let mut reader = start(&program, &channel, arguments);
+        let mut reader = program.converse(&channel, arguments);
         let (writer, _service) = writer(&channel, CAPS, SIZE, false);
         publish(&writer, SIZE, 64, 0);
         assert!(reader.receive().starts_with("0 "));
@@ -139,7 +130,7 @@ fn c_reader_follows_to_another_writer_with_other_caps() {
     let program = Program::new("tests/c/read.c");
     for arguments in [&[][..], &["fd"], &["copy"]] {
         let channel = Channel::new();
-        let mut reader = start(&program, &channel, arguments);
+        let mut reader = program.converse(&channel, arguments);
         {
             let (writer, _service) = writer(&channel, CAPS, SIZE, false);
             publish(&writer, SIZE, 64, 1);
@@ -172,7 +163,7 @@ fn c_reader_follows_to_another_writer_with_other_caps() {
 fn metadata_reaches_c() {
     let program = Program::new("tests/c/metadata.c");
     let channel = Channel::new();
-    let mut reader = start(&program, &channel, &[]);
+    let mut reader = program.converse(&channel, &[]);
     let (writer, _service) = writer(&channel, CAPS, SIZE, false);
     let mut metadata = RegionOfInterest {
         x: 1,
@@ -218,7 +209,7 @@ fn metadata_reaches_c() {
 fn killed_c_reader_is_noticed() {
     let program = Program::new("tests/c/read.c");
     let channel = Channel::new();
-    let mut reader = start(&program, &channel, &["fd"]);
+    let mut reader = program.converse(&channel, &["fd"]);
     let (writer, _service) = writer(&channel, CAPS, SIZE, false);
     publish(&writer, SIZE, 64, 0);
     reader.receive();

@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use rsshm_testkit::Process;
+use rsshm_testkit::{Channel, Process};
 
 /// The flags of each C program.
 const C_FLAGS: &[&str] = &["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O1", "-g"];
@@ -164,6 +164,16 @@ impl Program {
     #[track_caller]
     pub fn start(&self, arguments: &[&str]) -> Process {
         Process::start(self.command(arguments))
+    }
+
+    /// Starts a reader, and waits until it has opened the channel.
+    #[track_caller]
+    pub fn converse(&self, channel: &Channel, arguments: &[&str]) -> Process {
+        let mut all = vec![channel.as_str()];
+        all.extend(arguments);
+        let mut process = Process::converse(self.command(&all));
+        process.expect("ready");
+        process
     }
 }
 
