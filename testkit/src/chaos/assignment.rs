@@ -103,6 +103,11 @@ impl Kind {
     pub fn misses_nothing(self) -> bool {
         self.is_reader() && !matches!(self, Self::Observer | Self::Newest | Self::SourceNewest)
     }
+
+    /// Whether a reader of this kind has an entry all the time, so that nobody removes the files that a dead writer left.
+    pub fn keeps_entry(self) -> bool {
+        self.is_reader() && !matches!(self, Self::Observer | Self::Guest)
+    }
 }
 
 /// The assignment that a process receives when it is started.
@@ -115,6 +120,8 @@ pub struct Assignment {
     pub seed: u64,
     pub channel: String,
     pub lossless: bool,
+    /// Whether a process removes what dead writers have left.
+    pub clean: bool,
     pub objects: bool,
     /// The number of writers that have been started so far.
     pub incarnation: u32,

@@ -20,6 +20,9 @@ pub struct ReceivedFrame<'a> {
     pub offset: u64,
     /// The number of frames that the reader missed since the last frame it received.
     pub missed: u64,
+    /// The number of frames that rsshmsrc received and skipped since then, because they are from before the start of its
+    /// pipeline. 0 for other readers.
+    pub skipped: u64,
 }
 
 /// The state of a reader's checks.
@@ -112,8 +115,12 @@ impl FrameChecker {
         if tag.key() <= last.key() || tag.epoch < last.epoch {
             self.found_order(context, tag, "wrong order");
         }
+        // If the files of a dead writer were removed, the seqs of the next writer begin again.
+        let assignment = &context.assignment;
+        let may_begin_again = assignment.clean && !assignment.kind.keeps_entry();
+        let continues = tag.epoch == last.epoch && (tag.incarnation == last.incarnation || !may_begin_again);
         if let Some(seq) = frame.seq
-            && tag.epoch == last.epoch
+            && continues
             && seq <= self.last_seq
         {
             self.found_order(context, tag, &format!("seq {seq} after {}", self.last_seq));
@@ -154,13 +161,13 @@ impl FrameChecker {
             return;
         }
         let same_writer = tag.incarnation == last.incarnation;
-        let gap = same_writer && tag.kind == COUNTED_FRAME && tag.serial != last.serial + 1;
+        let gap = same_writer && tag.kind == COUNTED_FRAME && tag.serial != last.serial + 1 + frame.skipped;
         // The memory of objects goes with its writer, so readers may miss the last frames of a dead one.
         let is_excused = assignment.objects && !same_writer;
         if frame.missed > 0 && !is_excused || gap && !self.is_interrupted {
             context.found_other(&format!(
-                "missed {} of a lossless channel: {tag:?} after {last:?}",
-                frame.missed
+                "missed {} of a lossless channel and skipped {}: {tag:?} after {last:?}",
+                frame.missed, frame.skipped
             ));
         }
     }

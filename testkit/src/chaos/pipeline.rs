@@ -200,14 +200,16 @@ struct ReadingProbe {
     random: Random,
     held: VecDeque<(Tag, gst::Buffer)>,
     missed: u64,
+    skipped: u64,
     source: gst::glib::WeakRef<gst::Element>,
 }
 
 impl ReadingProbe {
     fn receive(&mut self, buffer: &gst::Buffer, caps: &gst::Caps) {
-        let missed = self.source.upgrade().map_or(0, |source| {
+        let (missed, skipped) = self.source.upgrade().map_or((0, 0), |source| {
             let stats = source.property::<gst::Structure>("channel-stats");
-            stats.get::<u64>("frames-missed").unwrap()
+            let count = |field| stats.get::<u64>(field).unwrap();
+            (count("frames-missed"), count("frames-skipped"))
         });
         let map = buffer.map_readable().unwrap();
         let arrived = ReceivedFrame {
@@ -216,8 +218,9 @@ impl ReadingProbe {
             seq: None,
             offset: buffer.offset(),
             missed: missed.saturating_sub(self.missed),
+            skipped: skipped.saturating_sub(self.skipped),
         };
-        self.missed = missed;
+        (self.missed, self.skipped) = (missed, skipped);
         let tag = self.checker.frame(&self.context, &arrived);
         drop(map);
         if let Some(tag) = tag {
@@ -254,6 +257,7 @@ pub fn read(assignment: Assignment) {
         random,
         held: VecDeque::new(),
         missed: 0,
+        skipped: 0,
         source: pipeline.by_factory("rsshmsrc").downgrade(),
     }));
     let in_probe = Arc::clone(&reading);

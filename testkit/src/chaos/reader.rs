@@ -236,6 +236,7 @@ impl ReaderPlayer {
                 seq: Some(frame.seq),
                 offset: frame.descriptor.offset,
                 missed: frame.missed,
+                skipped: 0,
             };
             checker.frame(context, &arrived)
         };

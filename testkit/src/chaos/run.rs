@@ -253,6 +253,7 @@ impl Run {
             seed: self.random.number(),
             channel: self.channel.clone(),
             lossless: self.plan.lossless,
+            clean: self.plan.clean,
             objects: self.plan.objects,
             incarnation: self.incarnation,
             epoch: self.epoch,

@@ -32,6 +32,8 @@ const PAGE_SIZE: usize = 4096;
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a lossless writer waits for a slot while the slots are counted.
 const CLAIM_TIME: Duration = Duration::from_millis(100);
+/// The longest time in which a writer counts its slots.
+const COUNTING_TIME: Duration = Duration::from_secs(5);
 
 /// Random values for the options of a writer.
 pub struct RandomOptions {
@@ -432,8 +434,14 @@ impl WriterPlayer {
         // The simulated upstream element may have kept the slot of this frame.
         self.kept.clear();
         let mut used = HashSet::new();
-        // The second round begins with other frames in the history, so that each slot is claimed in one of the rounds.
-        for _ in 0..2 {
+        let ends = Instant::now() + on_this_machine(COUNTING_TIME);
+        // The second round begins with other frames in the history, so that each slot is claimed in one of the rounds. More
+        // rounds follow while a dead reader that the service has not noticed yet keeps a lossless writer waiting.
+        for round in 0.. {
+            let is_over = used.len() as u64 >= u64::from(self.writer.stats().slots) || Instant::now() > ends;
+            if round >= 2 && is_over {
+                break;
+            }
             let mut claimed = Vec::new();
             let (began, limit) = (Instant::now(), on_this_machine(CLAIM_TIME));
             while let Ok(Some(mut slot)) = self.writer.claim_while(size, || began.elapsed() < limit) {
