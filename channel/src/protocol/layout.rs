@@ -28,9 +28,35 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::sys::mapping::Shared;
 
-mod header;
+/// The size of the field that a function returns.
+const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
+    size_of::<F>()
+}
 
+macro_rules! reserved_fields {
+    ($type:ty: $($field:ident),*) => {
+        impl $type {
+            /// Name, offset and size of the private fields that are zero, for tests that check the whole layout.
+            #[doc(hidden)]
+            pub const RESERVED: &[(&str, usize, usize)] = &[$((
+                stringify!($field),
+                core::mem::offset_of!($type, $field),
+                size_of_field(|value: &$type| &value.$field),
+            )),*];
+        }
+    };
+}
+
+mod frame;
+mod header;
+mod object;
+
+pub use frame::{DELTA_UNIT, DESCRIPTOR_WORDS, FrameDescriptor, HEADER};
 pub(crate) use header::Table;
+pub use object::{
+    MAX_REFERENCES, OBJECT_MAGIC, ObjectReference, ObjectReply, ObjectRequest, ReferenceTable, object_kind,
+    object_status,
+};
 
 /// The most slots that a segment can have, because a pin word has one bit for each slot.
 pub const MAX_SLOTS: usize = 64;
@@ -78,11 +104,6 @@ pub const RUN_ALIGN: u64 = 8;
 /// The most planes that a frame can have.
 pub const MAX_PLANES: usize = 4;
 
-/// The most objects to which one frame can refer.
-pub const MAX_REFERENCES: usize = 4;
-/// The first bytes of an [`ObjectRequest`] and of an [`ObjectReply`].
-pub const OBJECT_MAGIC: u64 = u64::from_ne_bytes(*b"rsshmobj");
-
 /// The byte of the lock file, and of a segment, on which the living writer holds a write lock.
 pub const WRITER_BYTE: i64 = 4096;
 /// The byte of the lock file on which the owner of reader entry 0 holds a write lock. The bytes of the other entries
@@ -98,28 +119,6 @@ pub mod flags {
     /// The slots have tables of references to objects ([`ReferenceTable`](super::ReferenceTable)) instead of the bytes of
     /// frames.
     pub const OBJECTS: u32 = 4;
-}
-
-/// Values of [`ObjectReference::kind`].
-pub mod object_kind {
-    use crate::sys::object_file::ObjectKind;
-
-    /// A regular file in memory, such as one of memfd_create(2).
-    pub const MEMFD: u32 = ObjectKind::Memfd as u32;
-    /// A dmabuf, which a device can use too.
-    pub const DMABUF: u32 = ObjectKind::Dmabuf as u32;
-}
-
-/// Values of [`ObjectReply::status`].
-pub mod object_status {
-    /// The descriptor of the object comes with the reply.
-    pub const OK: u32 = 0;
-    /// The request is not an [`ObjectRequest`](super::ObjectRequest).
-    pub const BAD_REQUEST: u32 = 1;
-    /// The segment is not one of this writer, or it is too old.
-    pub const UNKNOWN_SEGMENT: u32 = 2;
-    /// The writer does not have the object any more.
-    pub const UNKNOWN_OBJECT: u32 = 3;
 }
 
 /// Bits of [`Status::state`].
@@ -313,174 +312,6 @@ pub const ONLY_NEWEST: u64 = 1 << 63;
 /// The largest quota of a reader, in slots.
 pub const MAX_QUOTA: u32 = 8;
 
-/// The size of a [`FrameDescriptor`] in words.
-pub const DESCRIPTOR_WORDS: usize = size_of::<FrameDescriptor>() / 8;
-
-/// The description of a frame: its times, its size and its planes. Times are CLOCK_MONOTONIC nanoseconds, or
-/// [`TIME_NONE`].
-///
-/// # Examples
-///
-/// ```
-/// use rsshm_channel::{FrameDescriptor, monotonic_ns};
-///
-/// // NV12 of 640 x 360: a plane of luma, then a plane of chroma.
-/// let descriptor = FrameDescriptor::new(640 * 540)
-///     .with_pts(monotonic_ns())
-///     .with_planes(&[(0, 640), (640 * 360, 640)]);
-/// assert_eq!(descriptor.planes, 2);
-/// assert!(!descriptor.is_delta());
-/// ```
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[non_exhaustive]
-pub struct FrameDescriptor {
-    /// The presentation time.
-    pub pts: u64,
-    /// The decoding time.
-    pub dts: u64,
-    /// The duration in nanoseconds.
-    pub duration: u64,
-    /// The producer's own count at this frame (GST_BUFFER_OFFSET), or [`TIME_NONE`].
-    pub offset: u64,
-    /// The producer's own count after this frame (GST_BUFFER_OFFSET_END), or [`TIME_NONE`].
-    pub offset_end: u64,
-    /// The offset of the frame's bytes in its slot.
-    pub data_offset: u64,
-    /// The size of the frame in bytes.
-    pub size: u64,
-    /// GstBufferFlags, such as [`DELTA_UNIT`].
-    pub flags: u32,
-    /// How many planes are described below; 0 if the frame has the default layout of its caps, or no planes.
-    pub planes: u32,
-    /// The offset of each plane from the frame's first byte.
-    pub plane_offset: [u64; MAX_PLANES],
-    /// The number of bytes from one row to the next, for each plane.
-    pub plane_stride: [i32; MAX_PLANES],
-    /// The size of the metadata in bytes.
-    pub metadata_size: u32,
-    /// 1 if a reader can start with this frame, 0 otherwise. The writer sets it when it publishes the frame.
-    pub keyframe: u32,
-    /// Zero.
-    reserved: [u64; 14],
-}
-
-/// The bit of [`FrameDescriptor::flags`] that is set if the frame is a header (GST_BUFFER_FLAG_HEADER).
-pub const HEADER: u32 = 1 << 10;
-/// The bit of [`FrameDescriptor::flags`] that is set if the frame is not a keyframe (GST_BUFFER_FLAG_DELTA_UNIT).
-pub const DELTA_UNIT: u32 = 1 << 13;
-
-impl Default for FrameDescriptor {
-    fn default() -> Self {
-        Self {
-            pts: TIME_NONE,
-            dts: TIME_NONE,
-            duration: TIME_NONE,
-            offset: TIME_NONE,
-            offset_end: TIME_NONE,
-            ..Self::zeroed()
-        }
-    }
-}
-
-impl FrameDescriptor {
-    /// The descriptor of a frame of `size` bytes, with no times, no flags, and the default layout of its caps.
-    #[must_use]
-    pub fn new(size: u64) -> Self {
-        Self {
-            size,
-            ..Self::default()
-        }
-    }
-
-    /// Sets the presentation time, in CLOCK_MONOTONIC nanoseconds.
-    #[must_use]
-    pub fn with_pts(mut self, pts: u64) -> Self {
-        self.pts = pts;
-        self
-    }
-
-    /// Sets the decoding time, in CLOCK_MONOTONIC nanoseconds.
-    #[must_use]
-    pub fn with_dts(mut self, dts: u64) -> Self {
-        self.dts = dts;
-        self
-    }
-
-    /// Sets the duration, in nanoseconds.
-    #[must_use]
-    pub fn with_duration(mut self, duration: u64) -> Self {
-        self.duration = duration;
-        self
-    }
-
-    /// Sets the producer's own count at this frame.
-    #[must_use]
-    pub fn with_offset(mut self, offset: u64) -> Self {
-        self.offset = offset;
-        self
-    }
-
-    /// Sets the producer's own count after this frame.
-    #[must_use]
-    pub fn with_offset_end(mut self, offset_end: u64) -> Self {
-        self.offset_end = offset_end;
-        self
-    }
-
-    /// Sets the flags: GstBufferFlags, such as [`DELTA_UNIT`].
-    #[must_use]
-    pub fn with_flags(mut self, flags: u32) -> Self {
-        self.flags = flags;
-        self
-    }
-
-    /// For each plane, sets the offset from the frame's first byte and the number of bytes from one row to the next.
-    /// Planes beyond [`MAX_PLANES`] are ignored.
-    #[must_use]
-    pub fn with_planes(mut self, planes: &[(u64, i32)]) -> Self {
-        self.planes = planes.len().min(MAX_PLANES) as u32;
-        for (index, (offset, stride)) in planes.iter().take(MAX_PLANES).enumerate() {
-            self.plane_offset[index] = *offset;
-            self.plane_stride[index] = *stride;
-        }
-        self
-    }
-
-    /// Whether the frame is not a keyframe, and therefore can be decoded only together with frames before it.
-    pub fn is_delta(&self) -> bool {
-        self.flags & DELTA_UNIT != 0
-    }
-
-    /// The offset of the metadata in the slot, if the frame is appended to a run. `None` if no slot is that large.
-    pub(crate) fn metadata_offset(&self) -> Option<u64> {
-        let end = self.data_offset.checked_add(self.size)?;
-        end.checked_next_multiple_of(RUN_ALIGN)
-    }
-
-    /// Whether everything that the descriptor describes is within bounds, for a slot of `slot_size` bytes.
-    pub fn fits(&self, slot_size: u64) -> bool {
-        self.fits_with(self.size, slot_size)
-    }
-
-    /// Whether everything that the descriptor describes is within bounds, if the slot has a [`ReferenceTable`] instead of
-    /// the bytes of the frame.
-    pub(crate) fn fits_as_references(&self, slot_size: u64) -> bool {
-        self.fits_with(size_of::<ReferenceTable>() as u64, slot_size)
-    }
-
-    fn fits_with(&self, size_in_slot: u64, slot_size: u64) -> bool {
-        self.data_offset
-            .checked_add(size_in_slot)
-            .is_some_and(|end| end <= slot_size)
-            && self.planes as usize <= MAX_PLANES
-            && self.plane_offset[..self.planes as usize]
-                .iter()
-                .all(|offset| *offset <= self.size)
-            && self.metadata_size as usize <= MAX_METADATA_SIZE
-    }
-}
-
 /// The record of a slot in the segment: the values of its run, then the [`FrameDescriptor`] of the run's first frame as
 /// words.
 #[repr(C, align(64))]
@@ -559,110 +390,6 @@ impl RunRecord {
     }
 }
 
-/// A part of a frame: some bytes of an object.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct ObjectReference {
-    /// The id of the object, which is never 0. The ids of one writer are never used again.
-    pub object: u64,
-    /// The offset of the part in the object.
-    pub offset: u64,
-    /// The size of the part in bytes.
-    pub size: u64,
-    /// One of [`object_kind`].
-    pub kind: u32,
-    /// Zero.
-    reserved: u32,
-}
-
-impl ObjectReference {
-    /// The part of `size` bytes at `offset` of an object.
-    pub(crate) fn new(object: u64, kind: u32, offset: u64, size: u64) -> Self {
-        Self {
-            object,
-            offset,
-            size,
-            kind,
-            reserved: 0,
-        }
-    }
-}
-
-/// The parts of a frame, one after another. In a segment with [`flags::OBJECTS`], a slot has this table instead of the
-/// bytes of the frame.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct ReferenceTable {
-    /// The number of parts, 1 to [`MAX_REFERENCES`].
-    pub count: u32,
-    /// Zero.
-    reserved: u32,
-    /// The parts. The entries behind the first `count` are not used.
-    pub references: [ObjectReference; MAX_REFERENCES],
-}
-
-impl ReferenceTable {
-    /// The table of these parts; `None` if there are none, or too many.
-    pub(crate) fn new(parts: &[ObjectReference]) -> Option<Self> {
-        let mut table = Self::zeroed();
-        table.references.get_mut(..parts.len())?.copy_from_slice(parts);
-        table.count = parts.len() as u32;
-        (!parts.is_empty()).then_some(table)
-    }
-
-    /// The parts, if the table is valid for a frame of `frame_size` bytes: the parts have bytes, no part ends beyond the
-    /// largest offset of a file, and together they have the size of the frame.
-    pub fn parts(&self, frame_size: u64) -> Option<&[ObjectReference]> {
-        let parts = self
-            .references
-            .get(..self.count as usize)
-            .filter(|parts| !parts.is_empty())?;
-        let mut total = 0u64;
-        for part in parts {
-            let end = part.offset.checked_add(part.size)?;
-            let is_valid = part.object != 0
-                && part.size > 0
-                && end <= isize::MAX as u64
-                && matches!(part.kind, object_kind::MEMFD | object_kind::DMABUF);
-            if !is_valid {
-                return None;
-            }
-            total = total.checked_add(part.size)?;
-        }
-        (total == frame_size).then_some(parts)
-    }
-}
-
-/// What a reader sends over the socket of a channel to get the descriptor of an object.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct ObjectRequest {
-    /// [`OBJECT_MAGIC`].
-    pub magic: u64,
-    /// The device number of the segment's file.
-    pub device: u64,
-    /// The inode number of the segment's file.
-    pub inode: u64,
-    /// The id of the object.
-    pub object: u64,
-}
-
-/// The answer to an [`ObjectRequest`]. If the status is [`object_status::OK`], the descriptor comes with it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct ObjectReply {
-    /// [`OBJECT_MAGIC`].
-    pub magic: u64,
-    /// The id of the object.
-    pub object: u64,
-    /// The size of the object in bytes.
-    pub size: u64,
-    /// One of [`object_kind`].
-    pub kind: u32,
-    /// One of [`object_status`].
-    pub status: u32,
-}
-
 /// The description of an event, without the event's bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -710,10 +437,7 @@ const _: () = {
     assert!(size_of::<EventDescriptor>() == 56);
     assert!(size_of::<Header>() == 256 && size_of::<Status>() == 128);
     assert!(size_of::<ReaderEntry>() == 256 && size_of::<SlotRecord>() == 256 && size_of::<RunRecord>() == 64);
-    assert!(size_of::<FrameDescriptor>() % 8 == 0);
     assert!(MAX_METADATA_SIZE % 8 == 0);
-    assert!(size_of::<ReferenceTable>() == 136 && size_of::<ObjectReference>() == 32);
-    assert!(size_of::<ObjectRequest>() == 32 && size_of::<ObjectReply>() == 32);
 };
 
 // SAFETY: the type is `repr(C)`, has no `Drop`, and consists of atomics and of private padding integers that no code
@@ -729,28 +453,6 @@ unsafe impl Shared for EventRecord {}
 // SAFETY: the type is `repr(C)`, has no `Drop`, and consists of atomics only.
 unsafe impl Shared for MessageRecord {}
 
-/// The size of the field that a function returns.
-const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
-    size_of::<F>()
-}
-
-macro_rules! reserved_fields {
-    ($type:ty: $($field:ident),*) => {
-        impl $type {
-            /// Name, offset and size of the private fields that are zero, for tests that check the whole layout.
-            #[doc(hidden)]
-            pub const RESERVED: &[(&str, usize, usize)] = &[$((
-                stringify!($field),
-                core::mem::offset_of!($type, $field),
-                size_of_field(|value: &$type| &value.$field),
-            )),*];
-        }
-    };
-}
-
 reserved_fields!(Header: reserved);
-reserved_fields!(FrameDescriptor: reserved);
 reserved_fields!(RunRecord: reserved);
-reserved_fields!(ObjectReference: reserved);
-reserved_fields!(ReferenceTable: reserved);
 reserved_fields!(EventDescriptor: reserved0, reserved);
