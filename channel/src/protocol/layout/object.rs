@@ -63,7 +63,7 @@ impl ObjectReference {
     }
 }
 
-/// The parts of a frame, one after another. In a segment with [`flags::OBJECTS`], a slot has this table instead of the
+/// The parts of a frame, one after another. In a segment with [`flags::OBJECTS`](super::flags::OBJECTS), a slot has this table instead of the
 /// bytes of the frame.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
