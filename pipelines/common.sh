@@ -8,6 +8,7 @@
 #   SIZE=640x480        size of the picture
 #   OUTPUT=recordings   directory for files that the script writes
 #   RUN_SECONDS=10      seconds until the script ends (default: until Ctrl-C, or 10 if standard input is not a terminal)
+#   END_SECONDS=10      seconds after which a program that does not end is killed
 #
 # shellcheck shell=bash disable=SC2034
 set -euo pipefail
@@ -119,8 +120,19 @@ finish() {
 	trap - EXIT INT TERM
 	# A closed terminal does not interrupt the end.
 	trap '' HUP
-	local pid left
+	local pid left alive=()
 	for pid in "${processes[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
+	for ((left = ${END_SECONDS:-10} * 10; left > 0; left--)); do
+		alive=()
+		for pid in "${processes[@]}"; do if kill -0 "$pid" 2>/dev/null; then alive+=("$pid"); fi; done
+		[ "${#alive[@]}" -gt 0 ] || break
+		sleep 0.1
+	done
+	# A program that hangs in a driver does not end by itself.
+	for pid in "${alive[@]}"; do
+		echo "Process $pid did not end within ${END_SECONDS:-10} seconds, so it is killed" >&2
+		kill -KILL "$pid" 2>/dev/null || true
+	done
 	for pid in "${processes[@]}"; do wait "$pid" 2>/dev/null || true; done
 	if [ "${#processes[@]}" -gt 0 ]; then
 		left=$(find "$directory" -maxdepth 1 \( -name "$CHANNEL" -o -name "sem.$CHANNEL" \) | wc -l)

@@ -16,6 +16,7 @@ use rsshm_channel::ChannelName;
 use rsshm_testkit::{
     Channel, PATIENCE, Process, eventually,
     gst::{BARS, Pipeline, SourceRecorder, Xvfb, command, launch, run_to_end},
+    wait_until,
 };
 
 /// The brightness of the [`BARS`].
@@ -161,6 +162,32 @@ fn scripts_print_help_and_missing_packages() {
             "{name}: {output}"
         );
     }
+}
+
+/// A program may hang in a driver, where it does not notice SIGINT. It must not keep the script, nor its own processes.
+#[test]
+fn program_that_does_not_end_is_killed() {
+    let channel = Channel::new();
+    let mut deaf = command("bash");
+    deaf.env("CHANNEL", channel.as_str()).env("END_SECONDS", "1").args([
+        "-c",
+        r#". "$0/common.sh"
+        start "A deaf program" sh -c 'trap "" INT; echo deaf; while :; do sleep 0.1; done'
+        echo "process ${processes[0]}"
+        wait_for_end"#,
+        scripts().to_str().unwrap(),
+    ]);
+    let mut deaf = Process::start(deaf);
+    wait_until("the program is deaf", PATIENCE, || {
+        deaf.output().lines().any(|line| line == "deaf")
+    });
+    let output = deaf.interrupt();
+    let pid = output.lines().find_map(|line| line.strip_prefix("process ")).unwrap();
+    assert!(
+        output.contains(&format!("Process {pid} did not end within 1 seconds, so it is killed")),
+        "{output}"
+    );
+    assert!(!Path::new("/proc").join(pid).exists(), "{output}");
 }
 
 #[test]
