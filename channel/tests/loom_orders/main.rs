@@ -20,247 +20,26 @@ use loom::{
     thread,
 };
 
+mod atomic;
+mod failpoint;
+mod layout;
+
 #[allow(dead_code)]
-#[path = "../src/protocol/entry.rs"]
+#[path = "../../src/protocol/entry.rs"]
 mod entry;
 #[allow(dead_code)]
-#[path = "../src/protocol/pins.rs"]
+#[path = "../../src/protocol/pins.rs"]
 mod pins;
-#[path = "../src/protocol/ring.rs"]
+#[path = "../../src/protocol/ring.rs"]
 mod ring;
-#[path = "../src/protocol/seqlock.rs"]
+#[path = "../../src/protocol/seqlock.rs"]
 mod seqlock;
 #[allow(dead_code)]
-#[path = "../src/protocol/status.rs"]
+#[path = "../../src/protocol/status.rs"]
 mod status;
 #[allow(dead_code)]
-#[path = "../src/sys/semaphore/word.rs"]
+#[path = "../../src/sys/semaphore/word.rs"]
 mod word;
-
-/// Atomics of loom that note where an order is stated, and that can weaken one of these orders.
-mod atomic {
-    use std::{
-        cell::{Cell, RefCell},
-        collections::BTreeSet,
-        panic::Location,
-    };
-
-    use loom::sync::atomic as real;
-    pub(crate) use loom::sync::atomic::Ordering;
-
-    /// A place in the crate's files where an order is stated.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-    pub(crate) struct Site {
-        pub(crate) file: &'static str,
-        pub(crate) line: u32,
-    }
-
-    /// What happens to the order at a site.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-    pub(crate) enum Weakening {
-        /// An access becomes relaxed, a fence is left out.
-        Nothing,
-        /// Only acquire is left of acquire and release.
-        Acquire,
-        /// Only release is left of acquire and release.
-        Release,
-        /// A full fence only acquires and releases.
-        AcqRel,
-    }
-
-    thread_local! {
-        static WEAK: Cell<Option<(Site, Weakening)>> = const { Cell::new(None) };
-        static SEEN: RefCell<BTreeSet<(Site, Weakening)>> = const { RefCell::new(BTreeSet::new()) };
-    }
-
-    pub(crate) fn weaken(site: Option<(Site, Weakening)>) {
-        WEAK.set(site);
-    }
-
-    /// All weakenings of the sites that models have passed on this thread.
-    pub(crate) fn seen() -> BTreeSet<(Site, Weakening)> {
-        SEEN.take()
-    }
-
-    /// The order of the caller's access; `None` for no order at all.
-    #[track_caller]
-    fn order(stated: Ordering) -> Option<Ordering> {
-        let place = Location::caller();
-        let site = Site {
-            file: place.file(),
-            line: place.line(),
-        };
-        let weakenings: &[Weakening] = match stated {
-            Ordering::Relaxed => return None,
-            Ordering::AcqRel => &[Weakening::Acquire, Weakening::Release],
-            Ordering::SeqCst => &[Weakening::AcqRel],
-            _ => &[Weakening::Nothing],
-        };
-        if site.file.contains("src/") {
-            SEEN.with_borrow_mut(|seen| seen.extend(weakenings.iter().map(|weakening| (site, *weakening))));
-        }
-        match WEAK.get().filter(|(weak, _)| *weak == site) {
-            None => Some(stated),
-            Some((_, Weakening::Nothing)) => None,
-            Some((_, Weakening::Acquire)) => Some(Ordering::Acquire),
-            Some((_, Weakening::Release)) => Some(Ordering::Release),
-            Some((_, Weakening::AcqRel)) => Some(Ordering::AcqRel),
-        }
-    }
-
-    #[track_caller]
-    pub(crate) fn fence(stated: Ordering) {
-        if let Some(order) = order(stated) {
-            real::fence(order);
-        }
-    }
-
-    macro_rules! atomics {
-        ($($name:ident $value:ident),*) => {$(
-            #[derive(Debug)]
-            pub(crate) struct $name(real::$name);
-
-            #[allow(dead_code)]
-            impl $name {
-                pub(crate) fn new(value: $value) -> Self {
-                    Self(real::$name::new(value))
-                }
-
-                #[track_caller]
-                pub(crate) fn load(&self, stated: Ordering) -> $value {
-                    self.0.load(order(stated).unwrap_or(Ordering::Relaxed))
-                }
-
-                #[track_caller]
-                pub(crate) fn store(&self, value: $value, stated: Ordering) {
-                    self.0.store(value, order(stated).unwrap_or(Ordering::Relaxed));
-                }
-
-                #[track_caller]
-                pub(crate) fn fetch_add(&self, value: $value, stated: Ordering) -> $value {
-                    self.0.fetch_add(value, order(stated).unwrap_or(Ordering::Relaxed))
-                }
-
-                #[track_caller]
-                pub(crate) fn fetch_or(&self, value: $value, stated: Ordering) -> $value {
-                    self.0.fetch_or(value, order(stated).unwrap_or(Ordering::Relaxed))
-                }
-
-                #[track_caller]
-                pub(crate) fn compare_exchange_weak(
-                    &self,
-                    from: $value,
-                    to: $value,
-                    stated: Ordering,
-                    failed: Ordering,
-                ) -> Result<$value, $value> {
-                    let order = order(stated).unwrap_or(Ordering::Relaxed);
-                    self.0.compare_exchange_weak(from, to, order, failed)
-                }
-            }
-        )*};
-    }
-    atomics!(AtomicU64 u64, AtomicU32 u32);
-}
-
-/// Failpoints, which do nothing in a model.
-mod failpoint {
-    #[allow(dead_code)]
-    pub(crate) enum Failpoint {
-        EntryCleared,
-        PinsCleared,
-        GenerationStored,
-        Joining,
-        PinSet,
-        Pinned,
-        UnpinDue,
-        PinsSeen,
-        SeqCleared,
-        SeqStored,
-        RingStored,
-        EndHalf,
-        EndsLoaded,
-        QuotaLowered,
-    }
-
-    pub(crate) fn failpoint(_: Failpoint) {}
-}
-
-/// The parts of the layout that the files need.
-mod layout {
-    use super::atomic::{AtomicU32, AtomicU64};
-
-    pub(crate) const MAX_SLOTS: usize = 64;
-
-    pub(crate) mod state {
-        pub(crate) const SUPERSEDED: u32 = 1;
-        pub(crate) const CLOSED: u32 = 2;
-    }
-
-    pub(crate) mod reader_state {
-        pub(crate) const NEW: u32 = 0;
-        pub(crate) const ATTACHED: u32 = 1;
-        pub(crate) const LEFT: u32 = 3;
-        pub(crate) const JOINING: u32 = 4;
-
-        pub(crate) fn is_present(state: u32) -> bool {
-            matches!(state, ATTACHED | JOINING)
-        }
-    }
-
-    pub(crate) struct Status {
-        pub(crate) head: AtomicU64,
-        pub(crate) eos_seqs: [AtomicU64; 2],
-        pub(crate) latency_ns: AtomicU64,
-        pub(crate) published: AtomicU32,
-        pub(crate) state: AtomicU32,
-        pub(crate) eos_count: AtomicU32,
-        pub(crate) event_head: AtomicU64,
-        pub(crate) writer_word: AtomicU32,
-        pub(crate) writer_waits: AtomicU32,
-    }
-
-    impl Status {
-        pub(crate) fn new() -> Self {
-            Self {
-                head: AtomicU64::new(0),
-                eos_seqs: [AtomicU64::new(0), AtomicU64::new(0)],
-                latency_ns: AtomicU64::new(0),
-                published: AtomicU32::new(0),
-                state: AtomicU32::new(0),
-                eos_count: AtomicU32::new(0),
-                event_head: AtomicU64::new(0),
-                writer_word: AtomicU32::new(0),
-                writer_waits: AtomicU32::new(0),
-            }
-        }
-    }
-
-    pub(crate) struct ReaderEntry {
-        pub(crate) pins: AtomicU64,
-        pub(crate) cursor: AtomicU64,
-        pub(crate) generation: AtomicU32,
-        pub(crate) state: AtomicU32,
-        pub(crate) keyframe_requests: AtomicU32,
-        pub(crate) message_head: AtomicU64,
-        pub(crate) keyframe_head: AtomicU64,
-    }
-
-    impl ReaderEntry {
-        /// The entry of a reader of generation 1, which has attached and has sent seven messages.
-        pub(crate) fn attached() -> Self {
-            Self {
-                pins: AtomicU64::new(0),
-                cursor: AtomicU64::new(9),
-                generation: AtomicU32::new(1),
-                state: AtomicU32::new(super::reader_state::ATTACHED),
-                keyframe_requests: AtomicU32::new(7),
-                message_head: AtomicU64::new(7),
-                keyframe_head: AtomicU64::new(7),
-            }
-        }
-    }
-}
 
 /// An order that no model needs: a part of the line that states it, how it is weakened, and why it is kept.
 type Spare = (&'static str, Weakening, &'static str);
