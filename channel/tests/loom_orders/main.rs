@@ -21,7 +21,6 @@ use loom::{
 };
 
 mod atomic;
-mod failpoint;
 mod layout;
 
 #[allow(dead_code)]
@@ -40,6 +39,29 @@ mod status;
 #[allow(dead_code)]
 #[path = "../../src/sys/semaphore/word.rs"]
 mod word;
+
+/// Failpoints, which do nothing in a model.
+mod failpoint {
+    #[allow(dead_code)]
+    pub(crate) enum Failpoint {
+        EntryCleared,
+        PinsCleared,
+        GenerationStored,
+        Joining,
+        PinSet,
+        Pinned,
+        UnpinDue,
+        PinsSeen,
+        SeqCleared,
+        SeqStored,
+        RingStored,
+        EndHalf,
+        EndsLoaded,
+        QuotaLowered,
+    }
+
+    pub(crate) fn failpoint(_: Failpoint) {}
+}
 
 /// An order that no model needs: a part of the line that states it, how it is weakened, and why it is kept.
 type Spare = (&'static str, Weakening, &'static str);
