@@ -263,7 +263,7 @@ test-packages: ## install, use, upgrade and remove target/packages in clean tree
 # The order in which the crates have to be published. cargo builds each from its package, with the packages before it.
 CRATES := rsshm-channel rsshm-capi rsshm-cli gst-plugin-rsshm
 .PHONY: crates
-crates: ## check that the crates can be published, without publishing them: target/package/*.crate
+crates: ## check that the crates can be published, without publishing them
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) publish --dry-run --locked --allow-dirty $(addprefix --package ,$(CRATES))
 
