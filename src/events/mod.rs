@@ -220,6 +220,8 @@ impl From<EncodedEvent> for EncodeResult {
 /// Encodes the events of a stream for the channel.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
+    /// The sequence number of the event that began the stream.
+    stream: Option<gst::Seqnum>,
     /// The names of the custom sticky events, in the order of their indices.
     custom_sticky: Vec<String>,
 }
@@ -240,7 +242,10 @@ impl Encoder {
         use gst::EventView;
         let name = event.structure().map_or("", |structure| structure.name().as_str());
         match event.view() {
+            // Elements send an event again when their pads are linked again. This does not begin another stream.
+            EventView::StreamStart(start) if self.stream == Some(start.seqnum()) => EncodeResult::not_sent(),
             EventView::StreamStart(start) => {
+                self.stream = Some(start.seqnum());
                 self.custom_sticky.clear();
                 Self::stream_start(start)
             }

@@ -54,7 +54,11 @@ impl EventForwarder {
         }
         match decoded {
             None => {}
-            Some(DecodedEvent::StreamStart(event)) => self.start_stream(context.element, event),
+            Some(DecodedEvent::StreamStart(event)) => {
+                if let gst::EventView::StreamStart(start) = event.view() {
+                    self.start_stream(context.element, start);
+                }
+            }
             Some(DecodedEvent::Event(event)) => self.push(context, event),
             Some(DecodedEvent::Timed {
                 structure,
@@ -76,22 +80,25 @@ impl EventForwarder {
         }
     }
 
-    /// Begins the stream of `event`, unless that stream has begun already.
-    fn start_stream(&mut self, element: &gst_base::BaseSrc, mut event: gst::Event) {
+    /// Begins the stream of `start`, with the id and the group of the first stream.
+    ///
+    /// To a player, another id is another stream, and decodebin3 aborts at a stream that is in no collection. A player
+    /// also expects the times of another group to begin at 0. In this element, the times continue from stream to stream.
+    /// So all streams after the caps have one id and one group. The event still drains decoders and ends the tags of the
+    /// former stream.
+    fn start_stream(&mut self, element: &gst_base::BaseSrc, start: &gst::event::StreamStart) {
         let pad = element.src_pad();
-        let has_begun = self.has_segment(element) || self.is_segment_due;
+        let has_begun = pad.has_current_caps() || self.has_segment(element) || self.is_segment_due;
         let current = pad.sticky_event::<gst::event::StreamStart>(0);
-        if let (gst::EventViewMut::StreamStart(new), Some(current)) = (event.make_mut().view_mut(), current) {
-            // A player that plays groups of streams one after another expects the times of each group to begin at 0. In
-            // this element, the times continue from stream to stream, so all streams after the first buffer belong to
-            // one group.
-            if let Some(group) = current.group_id().filter(|_| has_begun || new.group_id().is_none()) {
-                new.set_group_id(group);
-            }
-            if current.stream_id() == new.stream_id() && current.group_id() == new.group_id() {
-                return;
-            }
-        }
+        let (id, group) = match &current {
+            Some(current) if has_begun => (current.stream_id(), current.group_id()),
+            Some(current) => (start.stream_id(), start.group_id().or_else(|| current.group_id())),
+            None => (start.stream_id(), start.group_id()),
+        };
+        let event = gst::event::StreamStart::builder(id)
+            .flags(start.stream_flags())
+            .group_id_if_some(group)
+            .build();
         gst::debug!(CAT, obj = element, "another stream begins: {event:?}");
         pad.push_event(event);
         // Each stream needs its own SEGMENT event. The base class sends the event before the next buffer.

@@ -176,6 +176,7 @@ fn eight_readers_of_1080p_fit_20_mib() {
 
 #[test]
 fn sixty_four_readers_of_1080p_fit_32_mib() {
+    need_real_machine!("64 readers are too slow to keep up at this rate");
     honest_readers_fit(SIZE_1080P, 64, 32 * MIB);
 }
 
