@@ -5,7 +5,7 @@
 pub mod containers;
 pub mod deaths;
 pub mod hostile;
-mod lossless;
+pub mod lossless;
 mod pool;
 
 use std::{
