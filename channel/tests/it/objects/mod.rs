@@ -6,7 +6,7 @@ pub mod containers;
 pub mod deaths;
 pub mod hostile;
 pub mod lossless;
-mod pool;
+pub mod pool;
 
 use std::{
     collections::BTreeSet,
