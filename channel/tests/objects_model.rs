@@ -4,6 +4,9 @@
 //! two readers. In every state, no buffer goes back to the camera while a reader holds its frame, and the camera never
 //! lacks the buffers that it needs.
 //!
+//! A lossless writer waits besides: the quota is not withdrawn while a reader has frames to take, and readers that have
+//! taken all frames and hold them do not stop the writer.
+//!
 //! As in `slots_model`, a reader may stop for ever after any of its steps, each step is one access to shared memory, and
 //! each rule has a variant without it, whose fault the search must find.
 
@@ -30,8 +33,16 @@ struct Rules {
     looks_after_withdrawal: bool,
     /// When the quota is set again, slots with frames can be pinned again.
     forgets_at_grant: bool,
+    /// The service grants the quota only if the last publish did not reach the limit, or if enough buffers are back.
+    grants_with_care: bool,
     /// A reader loads the quota before the seq.
     quota_first: bool,
+    /// Frames stay until all readers have taken them.
+    is_lossless: bool,
+    /// A lossless writer waits at the limit while a reader has frames to take.
+    waits_for_takers: bool,
+    /// A lossless writer does not wait for readers that have taken all frames.
+    spares_holders: bool,
     /// The first reader sets bits without a look at the quota and the seq, and never clears them.
     has_rogue: bool,
 }
@@ -43,8 +54,17 @@ const ALL: Rules = Rules {
     counts_next: true,
     looks_after_withdrawal: true,
     forgets_at_grant: true,
+    grants_with_care: true,
     quota_first: true,
+    is_lossless: false,
+    waits_for_takers: true,
+    spares_holders: true,
     has_rogue: false,
+};
+
+const LOSSLESS: Rules = Rules {
+    is_lossless: true,
+    ..ALL
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +92,9 @@ struct Reader {
     bits: u8,
     /// The slots that the reader has pinned, and may read.
     held: u8,
+    /// The seq of the newest frame that the reader has taken. It is 0 for readers of a writer that is not lossless, which
+    /// does not look at it.
+    cursor: u8,
     step: ReaderStep,
 }
 
@@ -80,6 +103,8 @@ struct Reader {
 enum WriterStep {
     /// It retires frames, before a publish or after it.
     Retire(When),
+    /// In lossless mode, it waits for buffers.
+    Wait,
     ClearSeq(usize, When),
     LookAgain(usize, When),
     GiveBack(When),
@@ -101,6 +126,8 @@ struct State {
     slots: [Slot; SLOTS],
     readers: [Reader; READERS],
     quota: u32,
+    /// Whether the last publish reached the limit.
+    is_limited: bool,
     writer: WriterStep,
 }
 
@@ -113,6 +140,10 @@ enum Fault {
     CameraLacksBuffer,
     /// There is no slot for the next frame.
     NoSlot,
+    /// A lossless writer withdraws the quota while a reader has frames to take.
+    LateReaderCopies,
+    /// A lossless writer waits for readers that release a frame only when they get another one.
+    WaitsForEver,
 }
 
 impl State {
@@ -132,9 +163,11 @@ impl State {
             readers: [Reader {
                 bits: 0,
                 held: 0,
+                cursor: 0,
                 step: ReaderStep::Choose,
             }; READERS],
             quota: QUOTA,
+            is_limited: false,
             writer: WriterStep::Retire(When::Before),
         }
     }
@@ -144,7 +177,8 @@ impl State {
             ReaderStep::LoadFirst(_, seq) | ReaderStep::LoadSecond(_, seq) => seq,
             ReaderStep::Choose | ReaderStep::Clear(_) => 0,
         });
-        self.slots.iter().map(|slot| slot.seq).chain(wanted)
+        let cursors = self.readers.iter().map(|reader| reader.cursor);
+        self.slots.iter().map(|slot| slot.seq).chain(wanted).chain(cursors)
     }
 
     /// Replaces the seqs by the smallest ones in the same order, so that equal situations are equal states.
@@ -158,6 +192,7 @@ impl State {
             if let ReaderStep::LoadFirst(_, seq) | ReaderStep::LoadSecond(_, seq) = &mut reader.step {
                 *seq = rank(*seq);
             }
+            reader.cursor = rank(reader.cursor);
         }
         self
     }
@@ -179,20 +214,68 @@ impl State {
         rules.has_limit && self.out() + needed > LIMIT
     }
 
-    /// The states after one step of the writer. Its service runs before the limit is checked.
+    fn newest(&self) -> u8 {
+        self.slots.iter().map(|slot| slot.seq).max().unwrap_or(0)
+    }
+
+    /// The seq up to which all readers have taken the frames.
+    fn slowest_cursor(&self) -> u8 {
+        self.readers.iter().map(|reader| reader.cursor).min().unwrap_or(0)
+    }
+
+    fn have_readers_all(&self) -> bool {
+        self.slowest_cursor() >= self.newest()
+    }
+
+    /// Whether the buffers suffice for another frame, so that a lossless writer need not wait.
+    fn has_spare(&self) -> bool {
+        let newest_goes_back =
+            self.have_readers_all() && (self.slots.iter()).any(|slot| slot.seq == self.newest() && slot.is_unpinnable);
+        self.out() < LIMIT + u32::from(newest_goes_back)
+    }
+
+    fn may_go_on(&self, rules: Rules) -> bool {
+        let is_near = rules.waits_for_takers && self.is_at_limit(rules);
+        self.has_spare() && (!is_near || rules.spares_holders && self.have_readers_all())
+    }
+
+    /// The state after a pass of the service that grants the quota.
+    fn granted(&self, rules: Rules) -> Option<Self> {
+        if self.quota > 0 || rules.grants_with_care && self.is_limited && self.is_at_limit(rules) {
+            return None;
+        }
+        let mut granted = Self { quota: QUOTA, ..*self };
+        for slot in (granted.slots.iter_mut()).filter(|slot| slot.seq != 0 && rules.forgets_at_grant) {
+            slot.is_unpinnable = false;
+        }
+        Some(granted)
+    }
+
+    /// The states after one step of the writer. Its service may run whenever the thread that publishes holds no lock.
     fn after_writer(&self, rules: Rules) -> Result<Vec<Self>, Fault> {
         let mut next = *self;
         let mut others = Vec::new();
+        if matches!(
+            self.writer,
+            WriterStep::Retire(_) | WriterStep::Wait | WriterStep::Limit
+        ) {
+            others.extend(self.granted(rules));
+        }
         match self.writer {
             WriterStep::Retire(when) => {
                 // Slots without a frame and without a pin cannot be pinned.
                 for slot in 0..SLOTS {
                     next.slots[slot].is_unpinnable |= self.slots[slot].seq == 0 && !self.is_pinned(slot);
                 }
-                let newest = self.slots.iter().map(|slot| slot.seq).max().unwrap_or(0);
+                let newest = self.newest();
+                let kept_after = if rules.is_lossless {
+                    self.slowest_cursor()
+                } else {
+                    u8::MAX
+                };
                 let retired = (0..SLOTS).find(|slot| {
                     let Slot { seq, is_unpinnable, .. } = self.slots[*slot];
-                    seq != 0 && seq != newest && (is_unpinnable || !self.is_pinned(*slot))
+                    seq != 0 && seq != newest && seq <= kept_after && (is_unpinnable || !self.is_pinned(*slot))
                 });
                 next.writer = retired.map_or(WriterStep::GiveBack(when), |slot| WriterStep::ClearSeq(slot, when));
             }
@@ -227,31 +310,30 @@ impl State {
                     return Err(Fault::CameraLacksBuffer);
                 }
                 next.writer = match when {
+                    When::Before if rules.is_lossless => WriterStep::Wait,
                     When::Before => WriterStep::Limit,
                     When::After => WriterStep::Retire(When::Before),
                 };
             }
-            WriterStep::Limit => {
-                if self.quota == 0 && !self.is_at_limit(rules) {
-                    let mut granted = next;
-                    granted.quota = QUOTA;
-                    for slot in granted
-                        .slots
-                        .iter_mut()
-                        .filter(|slot| slot.seq != 0 && rules.forgets_at_grant)
-                    {
-                        slot.is_unpinnable = false;
-                    }
-                    granted.writer = WriterStep::Publish;
-                    others.push(granted);
+            WriterStep::Wait if self.may_go_on(rules) => next.writer = WriterStep::Limit,
+            // It retires frames again, and so looks at the pins and the cursors.
+            WriterStep::Wait => {
+                if self.have_readers_all() {
+                    return Err(Fault::WaitsForEver);
                 }
-                next.writer = if self.is_at_limit(rules) && self.quota > 0 {
+                next.writer = WriterStep::Retire(When::Before);
+            }
+            WriterStep::Limit => {
+                next.is_limited = self.is_at_limit(rules);
+                next.writer = if !next.is_limited || self.quota == 0 {
+                    WriterStep::Publish
+                } else if rules.is_lossless && !self.have_readers_all() {
+                    return Err(Fault::LateReaderCopies);
+                } else {
                     if !rules.looks_after_withdrawal {
                         next.look_at_pins();
                     }
                     WriterStep::Withdraw
-                } else {
-                    WriterStep::Publish
                 };
             }
             WriterStep::Withdraw => {
@@ -318,10 +400,8 @@ impl State {
         }
         let changed = match reader.step {
             ReaderStep::Choose => {
-                return (0..SLOTS)
-                    .filter_map(|slot| self.choose(reader, slot))
-                    .map(with)
-                    .collect();
+                let pinned = (0..SLOTS).filter_map(|slot| self.choose(reader, slot));
+                return pinned.chain(self.copy(reader, rules)).map(with).collect();
             }
             ReaderStep::LoadFirst(slot, seq) if self.allows(reader, slot, seq, rules.quota_first) => Reader {
                 step: ReaderStep::LoadSecond(slot, seq),
@@ -329,6 +409,7 @@ impl State {
             },
             ReaderStep::LoadSecond(slot, seq) if self.allows(reader, slot, seq, !rules.quota_first) => Reader {
                 held: reader.held | 1 << slot,
+                cursor: if rules.is_lossless { reader.cursor.max(seq) } else { 0 },
                 step: ReaderStep::Choose,
                 ..reader
             },
@@ -360,6 +441,13 @@ impl State {
             step: ReaderStep::LoadFirst(slot, seq),
             ..reader
         })
+    }
+
+    /// The reader after it has copied the next frame of a lossless writer without a pin, which it can always do.
+    fn copy(&self, reader: Reader, rules: Rules) -> Option<Reader> {
+        let seqs = self.slots.iter().map(|slot| slot.seq);
+        let cursor = seqs.filter(|seq| *seq > reader.cursor).min()?;
+        rules.is_lossless.then_some(Reader { cursor, ..reader })
     }
 
     /// Loads the quota or the seq. Returns whether the reader may go on.
@@ -395,6 +483,40 @@ fn no_held_buffer_goes_back_and_the_camera_has_its_buffers() {
     let states = search(ALL).expect("no fault");
     println!("{states} states");
     assert!(states > 50_000, "{states}");
+}
+
+#[test]
+fn lossless_writer_waits_for_late_readers_and_not_for_holders() {
+    let states = search(LOSSLESS).expect("no fault");
+    println!("{states} states");
+    assert!(states > 50_000, "{states}");
+}
+
+#[test]
+fn search_detects_lossless_writer_that_does_not_wait_for_takers() {
+    let fault = search(Rules {
+        waits_for_takers: false,
+        ..LOSSLESS
+    });
+    assert_eq!(fault, Err(Fault::LateReaderCopies));
+}
+
+#[test]
+fn search_detects_lossless_writer_that_waits_for_holders() {
+    let fault = search(Rules {
+        spares_holders: false,
+        ..LOSSLESS
+    });
+    assert_eq!(fault, Err(Fault::WaitsForEver));
+}
+
+#[test]
+fn search_detects_grant_without_a_look_at_the_limit() {
+    let fault = search(Rules {
+        grants_with_care: false,
+        ..ALL
+    });
+    assert_eq!(fault, Err(Fault::CameraLacksBuffer));
 }
 
 #[test]

@@ -16,8 +16,17 @@ use gst_video::{VideoFormat, VideoInfo};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rsshm_testkit::{
     Channel, eventually,
-    gst::{LOSSLESS, Pipeline, SinkHarness, SourceRecorder, init, picture},
+    gst::{LOSSLESS, Pipeline, SinkHarness, SourceRecorder, init, picture, role_command},
+    need_root,
+    role::{Role, say},
 };
+
+use crate::permissions::OtherUser;
+
+const READER: &str = "descriptors/reader";
+
+/// The roles of the processes that these tests start.
+pub const ROLES: &[(&str, Role)] = &[(READER, |arguments| reader(arguments[0]))];
 
 fn info(format: VideoFormat) -> VideoInfo {
     init();
@@ -35,6 +44,16 @@ fn memory(size: usize) -> (gst::Memory, File) {
     // SAFETY: the allocator owns the descriptor, which has this size.
     let memory = unsafe { FdAllocator::new().alloc_fd(descriptor, size, FdMemoryFlags::KEEP_MAPPED) };
     (memory.unwrap(), file)
+}
+
+/// The memory that `memory` is a part of; `memory` itself if it is whole.
+fn whole(memory: &gst::MemoryRef) -> gst::Memory {
+    // SAFETY: the memory is alive, and keeps the memory that it is a part of. The new value has a reference of its own.
+    unsafe {
+        let parent = (*memory.as_ptr()).parent;
+        let whole = if parent.is_null() { memory.as_mut_ptr() } else { parent };
+        gst::glib::translate::from_glib_none(whole)
+    }
 }
 
 /// Whether no buffer has the memory.
@@ -140,8 +159,9 @@ fn reader_gives_the_descriptors_on() {
         "identity name=look signal-handoffs=true ! fakesink sync=false",
     );
     let seen = Arc::new(Mutex::new(Vec::new()));
+    let wholes = Arc::new(Mutex::new(Vec::new()));
     pair.reader.pipeline.element("look").connect("handoff", false, {
-        let seen = Arc::clone(&seen);
+        let (seen, wholes) = (Arc::clone(&seen), Arc::clone(&wholes));
         move |values| {
             let buffer = values[1].get::<gst::Buffer>().unwrap();
             let memory = buffer.peek_memory(0);
@@ -150,6 +170,8 @@ fn reader_gives_the_descriptors_on() {
             seen.lock()
                 .unwrap()
                 .push((with_descriptor.map(|memory| memory.fd()), is_dmabuf, memory.size()));
+            // As long as the test has the memory, no other one can have its address.
+            wholes.lock().unwrap().push(whole(memory));
             None
         }
     });
@@ -171,6 +193,11 @@ fn reader_gives_the_descriptors_on() {
         "{seen:?}"
     );
     assert_eq!(descriptors.len(), 6, "{seen:?}");
+    // The memory is made once for each object, so it is mapped once.
+    let wholes = wholes.lock().unwrap();
+    let different: BTreeSet<_> = wholes.iter().map(|whole| whole.as_ptr()).collect();
+    // Up to two frames may have been copied.
+    assert!((6..=8).contains(&different.len()), "{} memories", different.len());
     assert!(seen.iter().all(|(_, is_dmabuf, size)| !is_dmabuf && *size == bytes));
     pair.assert_counts([60, 0, 0]);
 }
@@ -467,4 +494,90 @@ fn reader_follows_to_another_writer_with_the_same_buffers() {
         eventually("no descriptor is left open", || open_files() <= files);
     }
     assert_eq!(pair.reader.stat("frames-missed"), 0);
+}
+
+/// 64 sources read the same frames by descriptor.
+#[test]
+fn sixty_four_sources_get_frames_by_descriptor() {
+    const FRAMES: u8 = 10;
+    let info = info(VideoFormat::Gray8);
+    let channel = Channel::new();
+    let writer = start_writer(&channel, &info, "");
+    let readers: Vec<_> = (0..64)
+        .map(|_| SourceRecorder::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false")))
+        .collect();
+    eventually("all sources are attached", || writer.pipeline.num_clients() == 64);
+    for number in 0..FRAMES {
+        writer.push(&frame(&info, number));
+    }
+    for reader in &readers {
+        eventually("all frames", || reader.frame_count() == usize::from(FRAMES));
+        for (number, frame) in reader.frames().iter().enumerate() {
+            picture::assert_picture(frame, &info, number as u8);
+        }
+        assert_eq!(reader.stat("frames-missed"), 0);
+    }
+    let in_place: u64 = readers.iter().map(|reader| reader.stat("frames-in-place")).sum();
+    assert!(in_place >= 64 * u64::from(FRAMES) * 9 / 10, "{in_place}");
+    eventually("all frames are counted", || {
+        writer.pipeline.stat("rsshmsink", "frames-by-descriptor") == u64::from(FRAMES)
+    });
+}
+
+/// How many frames the reader of another user takes.
+const FRAMES_OF_OTHER_USER: u8 = 5;
+
+/// Reads frames, checks them, and says how many were in place, or with which error the source has failed.
+fn reader(channel: &str) {
+    let info = info(VideoFormat::Nv12);
+    let reader = SourceRecorder::new(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let bus = reader.pipeline.bus().unwrap();
+    // If the source fails at once, this call may fail too. The error comes as a message.
+    let _ = reader.pipeline.set_state(gst::State::Playing);
+    for number in 0..FRAMES_OF_OTHER_USER {
+        eventually("a frame or an error", || {
+            reader.frame_count() > usize::from(number) || bus.have_pending()
+        });
+        if let Some(message) = bus.pop_filtered(&[gst::MessageType::Error]) {
+            return say(format!("{message:?}"));
+        }
+        eventually("a frame", || reader.frame_count() > usize::from(number));
+        picture::assert_picture(&reader.frames()[usize::from(number)], &info, number);
+        say(format!("FRAME {number}"));
+    }
+    say(format!("IN PLACE {}", reader.stat("frames-in-place")));
+}
+
+/// A user who may attach gets the descriptors. A user who may only observe gets copies, or an error that says why.
+#[test]
+fn other_user_gets_descriptors_if_perms_allow_it() {
+    need_root!("starts a process of another user");
+    let other_user = OtherUser::new();
+    let info = info(VideoFormat::Nv12);
+    let start = |options: &str| {
+        let channel = Channel::new();
+        let writer = SinkHarness::new(&channel, options);
+        writer.source().set_property("caps", info.to_caps().unwrap());
+        writer.pipeline.play();
+        writer.push(&frame(&info, 0));
+        eventually("the channel exists", || channel.exists());
+        let reader = other_user.start(&role_command(READER, &[channel.as_str()]));
+        (channel, writer, reader)
+    };
+    for (options, by_descriptor, in_place) in [("perms=0666", 5, 4..=5), ("perms=0644", 0, 0..=0)] {
+        let (_channel, writer, mut reader) = start(options);
+        for number in 1..FRAMES_OF_OTHER_USER {
+            let former = format!("FRAME {}\n", number - 1);
+            eventually("the former frame", || reader.output().contains(&former));
+            writer.push(&frame(&info, number));
+        }
+        let output = reader.wait_ok();
+        let counted = output.lines().find_map(|line| line.strip_prefix("IN PLACE "));
+        let counted: u64 = counted.and_then(|count| count.parse().ok()).expect("a count");
+        assert!(in_place.contains(&counted), "{options}: {output}");
+        assert_eq!(writer.stat("frames-by-descriptor"), by_descriptor, "{options}");
+    }
+    let (_channel, _writer, mut reader) = start("perms=0644 descriptors=always");
+    let output = reader.wait_ok();
+    assert!(output.contains("fds.") && output.contains("perms"), "{output}");
 }

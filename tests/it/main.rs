@@ -48,6 +48,7 @@ rsshm_testkit::roles!(
     rsshm_testkit::chaos::ROLES,
     rsshm_testkit::compatibility::ROLES,
     rsshm_testkit::gst::sequence::ROLES,
+    descriptors::ROLES,
     directory::ROLES,
     faults::ROLES,
     meta_table::ROLES,

@@ -33,10 +33,10 @@ pub const ROLES: &[(&str, Role)] = &[(INTRUDER, intruder), (SECOND_WRITER, secon
 const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=10/1";
 
 /// This program, run by the user nobody.
-struct OtherUser(ProgramForAll);
+pub struct OtherUser(ProgramForAll);
 
 impl OtherUser {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let this = Self(ProgramForAll::new().unwrap());
         // A process without a registry reads all plugins, which takes an emulated one minutes. The first test of all has
         // no registry to copy.
@@ -51,7 +51,7 @@ impl OtherUser {
     }
 
     #[track_caller]
-    fn start(&self, command: &Command) -> Process {
+    pub fn start(&self, command: &Command) -> Process {
         let mut command = self.0.command(command, NOBODY);
         command.env("GST_REGISTRY", self.registry());
         Process::start(command)

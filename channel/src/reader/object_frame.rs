@@ -99,7 +99,9 @@ impl ObjectFrame {
     }
 
     fn unmappable(&self, errno: Errno) -> Error {
-        self.error(format!("the memory of a frame cannot be mapped: {errno}"))
+        self.error(format!(
+            "the memory of a frame cannot be mapped into this program's address space (see ulimit -v): {errno}"
+        ))
     }
 
     fn error(&self, what: String) -> Error {

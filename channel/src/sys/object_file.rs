@@ -73,8 +73,8 @@ pub(crate) struct ObjectFile {
     kind: ObjectKind,
     size: u64,
     file_id: FileId,
-    /// The whole file, mapped at the first access. An error is kept too, because it would come again for each frame.
-    mapping: OnceLock<nix::Result<Mapping>>,
+    /// The whole file, mapped at the first access for which there is address space.
+    mapping: OnceLock<Mapping>,
 }
 
 /// Why a file cannot be the memory of an object.
@@ -152,12 +152,15 @@ impl ObjectFile {
     /// # Safety
     /// Nobody shortens the file, and nobody changes the bytes while they are used.
     pub(crate) unsafe fn bytes(&self, offset: u64, size: u64) -> nix::Result<&[u8]> {
-        let mapping = self.mapping.get_or_init(|| {
-            let mapping = Mapping::new(&self.file, 0, self.size, false)?;
-            mapping.exclude_from_dumps();
-            Ok(mapping)
-        });
-        let mapping = mapping.as_ref().map_err(|errno| *errno)?;
+        let mapping = match self.mapping.get() {
+            Some(mapping) => mapping,
+            None => {
+                let mapping = Mapping::new(&self.file, 0, self.size, false)?;
+                mapping.exclude_from_dumps();
+                // If another thread was faster, its mapping stays.
+                self.mapping.get_or_init(|| mapping)
+            }
+        };
         mapping.range(offset, size).ok_or(Errno::EINVAL)?;
         // SAFETY: the range is inside the mapping, which is as long as the file was. The caller promises the rest.
         Ok(unsafe { mapping.slice(offset, size) })

@@ -417,7 +417,7 @@ impl SlotAllocator {
     }
 
     /// Whether the readers have taken all frames, so that only their pins keep slots.
-    fn have_readers_all(&self) -> bool {
+    pub(super) fn have_readers_all(&self) -> bool {
         self.slowest_cursor() >= self.runs.newest_seq()
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{inner::Inner, state::State};
+use super::{inner::Inner, patience::Patience, slots::SlotAllocator, state::State};
 use crate::segment::wait::{FutexWord, RateLimiter};
 
 /// The longest sleep of a blocked writer. After it, the writer asks the kernel whether the awaited reader is alive.
@@ -73,20 +73,28 @@ fn slot_interval(state: &State) -> Duration {
     }
 }
 
-/// In lossless mode, waits until the buffers of upstream suffice for another frame of objects. Returns `false` if the wait
-/// was interrupted.
-pub(super) fn wait_for_objects(inner: &Inner) -> bool {
+/// In lossless mode, waits until the buffers of upstream suffice for another frame of objects of `size` bytes. Returns
+/// `false` if the wait was interrupted.
+pub(super) fn wait_for_objects(inner: &Inner, size: u64) -> bool {
+    let mut checked_at = Instant::now();
+    let mut held_since = None;
     loop {
         let mut owners = Vec::new();
         let is_ready = wait_while(
             inner,
-            |_| LIVENESS_INTERVAL,
+            |state| state.patience.limit(size).min(LIVENESS_INTERVAL),
             &|| true,
             |state| {
-                state.chain.current_mut().is_none_or(|slots| {
-                    owners.append(&mut slots.retire());
-                    !owners.is_empty() || slots.has_spare_object()
-                })
+                let State { chain, patience, .. } = state;
+                let Some(slots) = chain.current_mut() else {
+                    return true;
+                };
+                if checked_at.elapsed() >= LIVENESS_INTERVAL {
+                    slots.ignore_dead_readers();
+                    checked_at = Instant::now();
+                }
+                owners.append(&mut slots.retire());
+                !owners.is_empty() || has_objects(slots, patience, size, &mut held_since)
             },
         );
         if !is_ready || owners.is_empty() {
@@ -97,11 +105,42 @@ pub(super) fn wait_for_objects(inner: &Inner) -> bool {
     }
 }
 
+/// Whether a lossless writer may publish another frame of objects of `size` bytes now. `held_since` is when the wait for
+/// readers that only hold frames began.
+///
+/// If the limit of upstream's buffers is near, the next publish withdraws the quota. A reader that is behind will release
+/// its frames, so the writer waits for it. A reader that has taken all frames may hold them until it gets another one, so
+/// the writer waits only a short time for it.
+fn has_objects(slots: &SlotAllocator, patience: &mut Patience, size: u64, held_since: &mut Option<Instant>) -> bool {
+    if !slots.has_spare_object() {
+        return false;
+    }
+    if !slots.would_limit_objects() {
+        if let Some(since) = held_since.take() {
+            patience.note_answer(since.elapsed());
+        }
+        return true;
+    }
+    if !slots.have_readers_all() {
+        *held_since = None;
+        return false;
+    }
+    if slots.quota() == 0 {
+        return true;
+    }
+    let waited = held_since.get_or_insert_with(Instant::now).elapsed();
+    let is_over = waited >= patience.limit(size);
+    if is_over {
+        patience.note_growth(waited);
+    }
+    is_over
+}
+
 /// In lossless mode, waits until `is_ready` returns `true`. Returns `false` if the wait was interrupted, or if
 /// `is_wanted` returned `false` before. Another writer does not wait.
 fn wait_while(
     inner: &Inner,
-    interval: fn(&State) -> Duration,
+    interval: impl Fn(&State) -> Duration,
     is_wanted: &dyn Fn() -> bool,
     mut is_ready: impl FnMut(&mut State) -> bool,
 ) -> bool {
@@ -127,7 +166,11 @@ fn can_claim(state: &mut State, size: u64, may_grow: bool) -> bool {
 
 /// Waits until `is_ready` returns `true`. Returns `false` if the wait was interrupted. `is_ready` is called when a
 /// reader notifies the writer, and at least every `interval`.
-fn wait_until(inner: &Inner, interval: fn(&State) -> Duration, mut is_ready: impl FnMut(&mut State) -> bool) -> bool {
+fn wait_until(
+    inner: &Inner,
+    interval: impl Fn(&State) -> Duration,
+    mut is_ready: impl FnMut(&mut State) -> bool,
+) -> bool {
     let mut state = inner.lock();
     if is_ready(&mut state) {
         return true;

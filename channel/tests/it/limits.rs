@@ -3,16 +3,30 @@
 //! A process that cannot open more files, or has no address space left, gets an error. It continues when the resource
 //! is available again.
 
-use std::{fs::File, time::Duration};
+use std::{
+    fs::File,
+    os::{fd::AsFd, unix::fs::FileExt},
+    time::Duration,
+};
 
 use nix::libc;
-use rsshm_channel::{Caps, Error, Next, ReadLimits, ReaderOptions, SpaceLimit};
+use rsshm_channel::{Caps, Error, FrameData, Next, Object, ObjectPart, ReadLimits, ReaderOptions, SpaceLimit, Writer};
 use rsshm_testkit::{
-    Channel, Process, need_real_machine,
+    Channel, Process,
+    frames::is_filled,
+    need_real_machine,
     role::{self, Role, listen, say},
 };
 
-use crate::support::{ChannelExt, Service, check, next, open_reader, open_writer, publish, publish_sized, slots};
+use crate::{
+    objects::{
+        accepting, next_frame,
+        pool::{memfd, object_writer},
+    },
+    support::{
+        ChannelExt, SIZE, Service, check, descriptor, next, open_reader, open_writer, publish, publish_sized, slots,
+    },
+};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -34,6 +48,12 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
     ("limits/reader without addresses", |arguments| {
         reader_within(arguments[0], without_addresses);
+    }),
+    ("limits/reader of objects without addresses", |arguments| {
+        reader_of_objects(arguments[0]);
+    }),
+    ("limits/writer of objects without addresses", |arguments| {
+        writer_of_objects(arguments[0]);
     }),
 ];
 
@@ -156,6 +176,87 @@ fn reader_within(channel: &str, within: Exhaustion) {
     listen();
 }
 
+/// An object of 16 MiB. The frames are its last [`SIZE`] bytes, and each of their bytes is `value`.
+fn large_object(writer: &Writer, value: u8) -> (File, Object) {
+    let file = memfd(16 * MIB);
+    file.write_all_at(&vec![value; SIZE], (16 * MIB - SIZE) as u64).unwrap();
+    let object = writer.objects().register(file.as_fd()).unwrap();
+    (file, object)
+}
+
+fn publish_large(writer: &Writer, object: &Object, value: u64) -> Result<Option<u64>, Error> {
+    let part = ObjectPart::new(object, (16 * MIB - SIZE) as u64, SIZE as u64);
+    (writer.objects()).publish(&[part], descriptor(SIZE, value), &[], Box::new(()))
+}
+
+/// A reader that cannot map the memory of a frame says so, and can copy the frame. It maps the memory later.
+fn reader_of_objects(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let frame = match reader
+        .next(&mut Vec::new(), accepting(), Some(Duration::from_secs(5)))
+        .unwrap()
+    {
+        Next::Frame(frame) => frame,
+        other => panic!("{other:?}"),
+    };
+    let FrameData::Objects(objects) = &frame.data else {
+        panic!("{frame:?}");
+    };
+    without_addresses(&mut |what| {
+        for _ in 0..3 {
+            let error = objects.map(0).unwrap_err().to_string();
+            assert!(
+                error.contains(what) && error.contains("ulimit -v") && error.contains(channel),
+                "{error}"
+            );
+            say(error);
+        }
+        let mut copy = vec![0; SIZE];
+        objects.copy(&mut copy).unwrap();
+        assert!(is_filled(&copy, 7));
+    });
+    let mapped = objects.map(0).unwrap();
+    assert!(mapped.len() == SIZE && is_filled(mapped, 7));
+    say("done");
+    listen();
+}
+
+/// A writer that has no room for its segment or for its thread says so. It publishes later.
+fn writer_of_objects(channel: &str) {
+    let writer = object_writer(channel, slots(0), 4);
+    let (_file, object) = large_object(&writer, 7);
+    without_addresses(&mut |_| {
+        // Less than 1 MiB is left. The stack of a thread has 2 MiB.
+        let filling: Vec<Vec<u8>> = std::iter::from_fn(|| {
+            let mut filling = Vec::new();
+            filling.try_reserve_exact(MIB).ok()?;
+            Some(filling)
+        })
+        .collect();
+        assert!(!filling.is_empty());
+        for _ in 0..3 {
+            assert_system_error(publish_large(&writer, &object, 7), "ulimit -v");
+        }
+    });
+    let service = Service::of(&writer);
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let publish = |value: u8| {
+        assert!(publish_large(&writer, &object, value.into()).unwrap().is_some());
+    };
+    publish(7);
+    let frame = next_frame(&mut reader, accepting());
+    // Memory for which there is no room in the writer goes to readers all the same.
+    let (_file, other) = large_object(&writer, 8);
+    without_addresses(&mut |_| {
+        for _ in 0..10 {
+            assert!(publish_large(&writer, &other, 8).unwrap().is_some());
+        }
+    });
+    drop((frame, service));
+    drop(writer);
+    say("done");
+}
+
 /// Prints the lines of a role until the role says "done".
 #[track_caller]
 fn wait_done(mut process: Process) {
@@ -209,4 +310,23 @@ fn reader_without_files_reports_and_attaches_later() {
 fn reader_without_addresses_reports_and_attaches_later() {
     need_real_machine!("RLIMIT_AS has no effect");
     reader_reports_and_attaches_later("limits/reader without addresses");
+}
+
+#[test]
+fn writer_of_objects_without_addresses_reports_and_continues() {
+    need_real_machine!("RLIMIT_AS has no effect");
+    writer_reports_and_continues("limits/writer of objects without addresses");
+}
+
+#[test]
+fn reader_of_objects_without_addresses_reports_and_maps_later() {
+    need_real_machine!("RLIMIT_AS has no effect");
+    let channel = Channel::new();
+    let writer = object_writer(channel.as_str(), slots(0), 4);
+    let (_file, object) = large_object(&writer, 7);
+    assert!(publish_large(&writer, &object, 7).unwrap().is_some());
+    wait_done(role::start(
+        "limits/reader of objects without addresses",
+        &[channel.as_str()],
+    ));
 }

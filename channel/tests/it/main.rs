@@ -70,6 +70,7 @@ rsshm_testkit::roles!(
     objects::containers::ROLES,
     objects::deaths::ROLES,
     objects::hostile::ROLES,
+    objects::lossless::ROLES,
     pages::ROLES,
     perms::ROLES,
     reader_table::ROLES,

@@ -148,7 +148,7 @@ impl<'a> Objects<'a> {
         let owner = Owner::new(parts.iter().map(|part| part.object.clone()).collect(), owner);
         // A frame that readers have released since the last publish makes room for this one.
         self.retire();
-        if !waits::wait_for_objects(self.0) {
+        if !waits::wait_for_objects(self.0, descriptor.size) {
             return Ok(None);
         }
         let size = size_of::<ReferenceTable>();

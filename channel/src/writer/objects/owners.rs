@@ -77,7 +77,7 @@ pub(crate) struct SlotOwners {
     out: Arc<AtomicU32>,
     /// How many frames may be out.
     limit: u32,
-    /// Whether the quota was withdrawn because of the limit.
+    /// Whether the last publish reached the limit, so that the quota was withdrawn.
     is_limited: bool,
 }
 
@@ -140,6 +140,16 @@ impl SlotOwners {
     /// The largest quota with which one reader holds at most half of the spare buffers.
     pub(super) fn largest_quota(&self) -> u32 {
         (self.limit / 2 + 1).max(LEAST_QUOTA)
+    }
+
+    /// Whether readers can have a quota at all: besides the newest frame, which is always out, one frame may stay out.
+    pub(super) fn allows_quota(&self) -> bool {
+        self.limit > 2
+    }
+
+    /// Whether the last publish reached the limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.is_limited
     }
 
     /// Records whether the limit is reached. Returns whether it was reached before.

@@ -41,6 +41,14 @@ impl SlotAllocator {
         owners.has_spare(0) || owners.has_spare(1) && self.newest_goes_back()
     }
 
+    /// Whether the next publish would withdraw the quota although readers could have it if they released frames. With too
+    /// few buffers for any quota, the answer is no.
+    pub(crate) fn would_limit_objects(&self) -> bool {
+        self.owners
+            .as_ref()
+            .is_some_and(|owners| owners.allows_quota() && owners.is_at_limit(self.given_back()))
+    }
+
     /// Whether the buffer of the newest frame goes back after the next publish, whatever readers do: nobody can pin the
     /// frame, and in lossless mode all readers have taken it. Without this rule, readers that hold all other frames until
     /// they get the next one would stop a lossless writer for ever.
@@ -138,9 +146,12 @@ impl SlotAllocator {
     }
 
     /// The largest quota that the buffers of upstream allow now; `None` if they do not matter.
+    ///
+    /// If the last publish did not reach the limit, readers may pin all frames that are out: the next publish withdraws the
+    /// quota in time.
     pub(crate) fn object_quota(&self) -> Option<u32> {
         let owners = self.owners.as_ref()?;
-        let is_at_limit = owners.is_at_limit(self.given_back());
-        Some(if is_at_limit { 0 } else { owners.largest_quota() })
+        let is_withdrawn = owners.is_limited() && owners.is_at_limit(self.given_back());
+        Some(if is_withdrawn { 0 } else { owners.largest_quota() })
     }
 }

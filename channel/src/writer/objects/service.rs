@@ -51,7 +51,11 @@ impl ObjectService {
         let (file, listener) = SocketFile::create(name, perms, announce)?;
         let server = Server::spawn(listener, Arc::clone(&self.registry)).map_err(|error| {
             file.remove();
-            Error::system(name.as_str(), "creating a thread for objects", errno::of(&error))
+            Error::system(
+                name.as_str(),
+                "creating a thread for objects (see ulimit -u and ulimit -v)",
+                errno::of(&error),
+            )
         })?;
         Ok(Running { file, server })
     }

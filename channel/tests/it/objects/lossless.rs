@@ -1,16 +1,172 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A lossless writer of objects, whose readers hold frames until the next one comes, as a display does.
+//! A lossless writer of objects: readers that are behind, that hold frames until the next one comes, as a display does, and
+//! that are stopped.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use rsshm_testkit::Channel;
+use rsshm_channel::{Next, ReaderOptions};
+use rsshm_testkit::{
+    Channel, eventually,
+    role::{self, Role, listen, say},
+};
 
 use super::{
-    accepting, is_object, next_frame,
+    accepting, check_objects, is_object, next_frame,
     pool::{Pool, object_writer},
 };
-use crate::support::{ChannelExt, Service, lossless};
+use crate::support::{ChannelExt, SECOND, Service, lossless, open_reader};
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("objects/lossless writer", |arguments| {
+        writer(arguments[0], arguments[1])
+    }),
+    ("objects/slow reader", |arguments| {
+        slow_reader(arguments[0], arguments[1])
+    }),
+    ("objects/holder of one", |arguments| holder_of_one(arguments[0])),
+];
+
+/// How many frames a writer without pauses publishes.
+const FAST_FRAMES: u64 = 400;
+/// How long a slow reader looks at a frame.
+const READING: Duration = Duration::from_millis(1);
+
+/// Publishes [`FAST_FRAMES`] frames without a pause when the test sends a line. Its camera can spare `spare` buffers.
+fn writer(channel: &str, spare: &str) {
+    let spare = spare.parse().unwrap();
+    let writer = object_writer(channel, lossless(0), spare);
+    let service = Service::of(&writer);
+    // The camera needs one buffer to write into.
+    let pool = Pool::new(&writer, spare as usize + 1);
+    assert!(pool.publish(&writer, 1));
+    say("published");
+    listen();
+    for value in 2..=FAST_FRAMES {
+        assert!(pool.publish(&writer, value), "the camera has no buffer for {value}");
+    }
+    say("done");
+    listen();
+    drop(service);
+    writer.close();
+}
+
+/// Takes [`FAST_FRAMES`] frames, looks at each for a while, keeps the last `held` of them, and says how many came in place
+/// and how many were missed.
+fn slow_reader(channel: &str, held: &str) {
+    let held: usize = held.parse().unwrap();
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let mut kept = VecDeque::new();
+    let mut copy = Vec::new();
+    let (mut in_place, mut missed) = (0, 0);
+    for seq in 1..=FAST_FRAMES {
+        let frame = match reader.next(&mut copy, accepting(), Some(20 * SECOND)).unwrap() {
+            Next::Frame(frame) => frame,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(frame.seq, seq + missed);
+        if seq == 1 {
+            say("attached");
+        }
+        missed += frame.missed;
+        in_place += u32::from(is_object(&frame));
+        std::thread::sleep(READING);
+        check_objects(&frame, &copy);
+        kept.push_back(frame);
+        while kept.len() > held {
+            kept.pop_front();
+        }
+    }
+    say(format!("{in_place} in place, {missed} missed"));
+}
+
+/// Takes one frame and keeps it. A lossless writer waits for this reader as soon as it is behind.
+fn holder_of_one(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let frame = next_frame(&mut reader, accepting());
+    assert!(is_object(&frame));
+    say("holds one");
+    listen();
+}
+
+/// The quota is not withdrawn because a reader is behind: the writer waits until the reader has released a buffer.
+#[test]
+fn reader_behind_a_lossless_writer_gets_its_frames_in_place() {
+    for (spare, held) in [
+        (3, &["0"][..]),
+        (4, &["0"]),
+        (4, &["1"]),
+        (8, &["0", "0"]),
+        (8, &["2", "0"]),
+    ] {
+        let channel = Channel::new();
+        let mut writer = role::start("objects/lossless writer", &[channel.as_str(), &spare.to_string()]);
+        writer.expect("published");
+        let mut readers: Vec<_> = held
+            .iter()
+            .map(|held| role::start("objects/slow reader", &[channel.as_str(), held]))
+            .collect();
+        for reader in &mut readers {
+            reader.expect("attached");
+        }
+        writer.send("go");
+        writer.expect("done");
+        for reader in &mut readers {
+            let counts = reader.receive();
+            let (in_place, missed) = counts.split_once(" in place, ").unwrap();
+            assert_eq!(missed, "0 missed", "{counts}, {spare} to spare, {held:?} held");
+            println!("{counts} of {FAST_FRAMES}, {spare} to spare, {held:?} held");
+            // A loaded machine may let a short wait end too early.
+            let in_place: u64 = in_place.parse().unwrap();
+            assert!(
+                in_place >= FAST_FRAMES * 9 / 10,
+                "{counts}, {spare} to spare, {held:?} held"
+            );
+            reader.wait_ok();
+        }
+        writer.send("close");
+        writer.wait_ok();
+        channel.assert_removed();
+    }
+}
+
+/// A stopped reader stops a lossless writer, also if it holds a frame. Its death ends the wait at once.
+#[test]
+fn death_of_a_stopped_holder_ends_the_wait_of_a_lossless_writer() {
+    let channel = Channel::new();
+    let mut writer = role::start("objects/lossless writer", &[channel.as_str(), "4"]);
+    writer.expect("published");
+    let mut holder = role::start("objects/holder of one", &[channel.as_str()]);
+    holder.expect("holds one");
+    let mut reader = role::start("objects/slow reader", &[channel.as_str(), "0"]);
+    reader.expect("attached");
+    holder.stop();
+    writer.send("go");
+    let mut look = channel.observer();
+    let mut newest = 0;
+    eventually("the writer waits", || {
+        let former = newest;
+        while let Ok(Next::Frame(frame)) = look.next(&mut Vec::new(), accepting(), Some(SECOND / 4)) {
+            newest = frame.seq;
+        }
+        newest == former && newest > 1
+    });
+    assert!(newest <= 4, "{newest} frames with 4 buffers to spare");
+    holder.kill();
+    let killed = Instant::now();
+    writer.expect("done");
+    let counts = reader.receive();
+    assert!(counts.ends_with(" 0 missed"), "{counts}");
+    println!("{counts}, {:?} after the death", killed.elapsed());
+    reader.wait_ok();
+    writer.send("close");
+    writer.wait_ok();
+    channel.assert_removed();
+}
 
 /// How many frames each reader holds, and how many are published.
 const HELD: usize = 2;

@@ -5,8 +5,8 @@
 pub mod containers;
 pub mod deaths;
 pub mod hostile;
-mod lossless;
-mod pool;
+pub mod lossless;
+pub mod pool;
 
 use std::{
     collections::BTreeSet,
