@@ -394,6 +394,12 @@ fn wait_for_frames(readers: &[&Reader], camera: &Camera, count: u64) {
     });
 }
 
+/// After which times everything is checked: each minute, and at the end.
+fn checks(seconds: u64) -> impl Iterator<Item = Duration> {
+    let minutes = (60..seconds).step_by(60);
+    minutes.chain([seconds]).map(Duration::from_secs)
+}
+
 /// Starts a reader that holds all frames that it can get, and kills it. Returns whether it has held one.
 #[track_caller]
 fn kill_reader(channel: &Channel, camera: &Camera) -> bool {
@@ -428,7 +434,7 @@ fn settled_resources(channel: &Channel, camera: &Camera, readers: &[&Reader]) ->
         let now = all_resources(readers);
         unchanged = if now == last { unchanged + 1 } else { 0 };
         if unchanged == 3 {
-            println!("settled after {kills} killed readers");
+            println!("settled after {kills} killed readers: {now:?}");
             return now;
         }
         last = now;
@@ -453,26 +459,27 @@ fn bad_readers_cost_camera_no_frame() {
     let first = camera.newest() + 1;
     let started = Instant::now();
     let (mut kills, mut kills_with_frame) = (0, 0);
-    while started.elapsed() < Duration::from_secs(seconds) {
-        kills_with_frame += usize::from(kill_reader(&channel, &camera));
-        kills += 1;
-    }
-    let last = camera.newest();
-    wait_for_frames(&good.iter().collect::<Vec<_>>(), &camera, 1);
-    println!("killed: {kills} readers, {kills_with_frame} of them with a frame");
-    println!("files and mappings before: {before:?}");
-    let mut after = Vec::new();
-    eventually("the files and mappings are those of before", || {
-        let now = all_resources(&observed);
-        if after != now {
-            println!("files and mappings after: {now:?}");
-            after = now;
+    for until in checks(seconds) {
+        while started.elapsed() < until {
+            kills_with_frame += usize::from(kill_reader(&channel, &camera));
+            kills += 1;
         }
-        after == before
-    });
-    camera.assert_no_frame_lost(first, last);
-    for reader in &good {
-        reader.assert_all_frames(&camera, first, last);
+        println!("{until:?}: {kills} killed readers, {kills_with_frame} of them with a frame");
+        let last = camera.newest();
+        wait_for_frames(&good.iter().collect::<Vec<_>>(), &camera, 1);
+        camera.assert_no_frame_lost(first, last);
+        for reader in &good {
+            reader.assert_all_frames(&camera, first, last);
+        }
+        let mut after = Vec::new();
+        eventually("the files and mappings are those of before", || {
+            let now = all_resources(&observed);
+            if after != now {
+                println!("files and mappings: {now:?}");
+                after = now;
+            }
+            after == before
+        });
     }
     assert_pictures(&camera, &good[1].seen("picture"));
 
