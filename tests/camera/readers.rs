@@ -574,8 +574,8 @@ fn bad_readers_cost_camera_no_frame() {
     println!("{}", camera.pipeline.stats("rsshmsink"));
 }
 
-/// Without io-mode, v4l2src has its buffers mapped, and GStreamer does not show their descriptors. Each frame is copied once,
-/// so that even readers that hold all their frames take no buffer from the camera.
+/// With io-mode=mmap, v4l2src does not show the descriptors of its buffers. Each frame is copied once, so that even readers
+/// that hold all their frames take no buffer from the camera.
 #[test]
 #[ignore = "make test-camera"]
 fn frames_without_descriptor_are_copied_once() {
@@ -583,7 +583,7 @@ fn frames_without_descriptor_are_copied_once() {
     let mut good = all_kinds(&channel);
     // An output device imports only dmabufs.
     good.remove(0);
-    let camera = Camera::playing(&channel, "", "");
+    let camera = Camera::playing(&channel, "io-mode=mmap", "");
     wait_for_frames(&good.iter().collect::<Vec<_>>(), &camera, 5);
     let first = camera.newest() + 1;
     wait_for_frames(&good.iter().collect::<Vec<_>>(), &camera, 20);
@@ -597,7 +597,6 @@ fn frames_without_descriptor_are_copied_once() {
     }
     camera.assert_no_frame_lost(first, last);
     assert_pictures(&camera, &good[0].seen("picture"));
-    println!("{}", camera.pipeline.stats("rsshmsink"));
     eventually("all frames are counted", || {
         camera.stat("copied-foreign") == camera.stat("frames-published")
     });
@@ -609,4 +608,22 @@ fn frames_without_descriptor_are_copied_once() {
     ] {
         assert_eq!(camera.stat(field), 0, "{field}");
     }
+}
+
+/// Without io-mode, v4l2src exports its buffers if the driver can do it.
+#[test]
+#[ignore = "make test-camera"]
+fn frames_go_by_descriptor_without_io_mode() {
+    let channel = Channel::new();
+    let reader = Reader::c("C", &channel);
+    let camera = Camera::playing(&channel, "", "");
+    wait_for_frames(&[&reader], &camera, 5);
+    let first = camera.newest() + 1;
+    wait_for_frames(&[&reader], &camera, 15);
+    reader.assert_all_frames(&camera, first, first + 10);
+    assert!(reader.seen("frame").iter().all(|frame| frame[5] == frame[1]), "a frame has no descriptor");
+    eventually("all frames are counted", || {
+        camera.stat("frames-by-descriptor") == camera.stat("frames-published")
+    });
+    assert_eq!((camera.stat("frames-copied"), camera.stat("frames-in-place")), (0, 0));
 }
