@@ -17,7 +17,7 @@ DEMO_PACKAGES := gstreamer1.0-plugins-bad
 # The packages for the tests with a window, for those with OpenGL or Wayland, and for the tests with a camera.
 SCREEN_PACKAGES := xvfb xdotool
 GL_PACKAGES := weston gstreamer1.0-gl libgl1-mesa-dri
-CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
+CAMERA_PACKAGES := xz-utils python3 python3-numpy $(SCREEN_PACKAGES)
 TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) $(GL_PACKAGES) \
 	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps tmux zsh fish libsixel-bin
 # The tests use Debian's Python, because Debian's OpenCV is built with GStreamer.
@@ -120,24 +120,46 @@ instructions: build ## count the instructions that a frame costs; fails after a 
 	# As in the camera tests, the features of the whole workspace keep dependencies from being compiled again.
 	$(CARGO) test --workspace --locked --test instructions -- --ignored --nocapture
 
-.PHONY: test-camera
-test-camera: ## run the tests with a camera device, in a small virtual machine
-	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(CAMERA_PACKAGES))
+# Prepares the virtual machine and the programs that run in it, and ends the target if the machine cannot be made.
+define prepare_camera
+	$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(CAMERA_PACKAGES))
 	status=0
 	tests/camera/prepare || status=$$?
 	# Status 77 means that this machine cannot run the virtual machine. tests/camera/prepare has then printed why.
 	if [ "$$status" = 77 ]; then exit 0; fi
 	[ "$$status" = 0 ]
+	gcc -O2 -Wall -Wextra -Werror -Icapi/include tests/camera/reader.c target/release/librsshm.a -lpthread -ldl -lm -o target/camera-vm/reader
 	# This builds the whole workspace, so that dependencies have the same features as in the other steps and are not compiled again.
 	$(CARGO) test --workspace --locked --test camera
+endef
+
+# The machine of the camera tests with a clock that counts instructions. While it loads programs, this clock runs ahead.
+INSTRUCTION_CLOCK := RUST_BACKTRACE=0 CAMERA_VM_CLOCK=instructions RSSHM_TEST_EMULATED=20
+
+.PHONY: test-camera
+test-camera: python ## run the tests with a camera device, in a small virtual machine
+	@$(call prepare_camera)
 	# Backtraces are off, because in an emulated machine they take longer than the tests. Frames may be late in such a machine,
 	# so tests/camera/each repeats a test that fails. If the test then passes, it is named as flaky.
 	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
-		$(CARGO) test --workspace --locked --test camera -- $(CAMERA_TESTS)
+		$(CARGO) test --workspace --locked --test camera -- --skip readers:: $(CAMERA_TESTS)
+	# These tests lose no frame of the camera, so their clock must not run on while the host does something else.
+	if [[ "$(or $(CAMERA_TESTS),readers)" == readers* ]]; then
+		$(INSTRUCTION_CLOCK) CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
+			$(CARGO) test --workspace --locked --test camera -- $(or $(CAMERA_TESTS),readers::)
+	fi
 	if [ -n "$(CAMERA_TESTS)" ]; then exit 0; fi
 	# The machine has memory limits of version 2. Many hosts use version 1, whose tests run in the host.
 	CAMERA_VM_SECONDS=600 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm" \
 		$(CARGO) test --workspace --locked --package rsshm-channel --test it -- --test-threads=1 memory_limits::
+
+# The seconds are those of the virtual machine, and the host may need more or fewer.
+.PHONY: camera-soak
+camera-soak: python ## one camera, readers of each kind and bad readers beside them, for longer: make camera-soak SECONDS=600
+	@$(call prepare_camera)
+	$(INSTRUCTION_CLOCK) RSSHM_SOAK_SECONDS=$(SECONDS) CAMERA_VM_SECONDS=$$((600 + 6 * $(SECONDS))) \
+		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm" \
+		$(CARGO) test --workspace --locked --test camera -- --ignored --nocapture --exact readers::bad_readers_cost_camera_no_frame
 
 # The library is for this machine. That of a wheel is for older ones too.
 .PHONY: python
@@ -334,7 +356,8 @@ bench-capi: ## compare the cost of a frame through the C library with that throu
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) bench --locked --package rsshm-capi --bench compare -- $(BENCH)
 
-# Approximate duration, in seconds, of the long stream (`make reliability`), of each fuzz target, and of the chaos run.
+# Approximate duration, in seconds, of the long stream (`make reliability`), of each fuzz target, and of the runs of chaos and
+# camera-soak.
 SECONDS := 60
 
 # Modules of the channel crate's test program whose tests attack the guarantees of docs/RELIABILITY.md.

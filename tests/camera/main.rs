@@ -11,6 +11,7 @@ mod dmabuf;
 mod faults;
 mod formats;
 mod on_demand;
+mod readers;
 mod time;
 mod userptr;
 
@@ -18,6 +19,8 @@ use rsshm_testkit::{
     Channel,
     gst::{init, run_to_end},
 };
+
+rsshm_testkit::roles!(readers::ROLES);
 
 /// This test runs on the host, not in the virtual machine. It creates the registries of the test program and of
 /// gst-launch-1.0. In the emulated machine, the first scan of all plugins takes longer than a test may take.
