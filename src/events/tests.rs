@@ -112,6 +112,17 @@ fn stream_start_keeps_id_and_flags() {
     assert!(start.group_id().is_some());
 }
 
+#[test]
+fn repeated_stream_start_is_not_sent() {
+    init();
+    let mut encoder = Encoder::default();
+    let start = event::StreamStart::new("stream");
+    let mut is_sent = |event: &gst::Event| encoder.encode(event).event.is_some();
+    assert_eq!([is_sent(&start), is_sent(&start)], [true, false]);
+    // The streams of an rsshmsrc have one id. Another event begins another stream nevertheless.
+    assert!(is_sent(&event::StreamStart::new("stream")));
+}
+
 fn group_of(event: &gst::EventRef) -> Option<gst::GroupId> {
     match event.view() {
         gst::EventView::StreamStart(start) => start.group_id(),

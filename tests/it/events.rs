@@ -623,27 +623,34 @@ fn blocked_reader_counts_missed_events() {
     );
 }
 
-/// The writers of streams that a player meets, with the kind of the sink that gets them.
-const RAW_VIDEO: (&str, &str) = (
+/// A live stream: its source, and the property of a player for the sink that gets it.
+type Source = (&'static str, &'static str);
+
+const RAW_VIDEO: Source = (
     "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=48,framerate=30/1",
     "video-sink",
 );
-const RAW_AUDIO: (&str, &str) = (
+const LARGE_RAW_VIDEO: Source = (
+    "videotestsrc is-live=true ! video/x-raw,format=NV12,width=320,height=240,framerate=30/1",
+    "video-sink",
+);
+const RAW_AUDIO: Source = (
     "audiotestsrc is-live=true samplesperbuffer=1600 ! audio/x-raw,format=S16LE,rate=48000,channels=2",
     "audio-sink",
 );
-const H264: (&str, &str) = (
+const H264: Source = (
     "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=48,framerate=30/1 ! x264enc tune=zerolatency \
      key-int-max=15 ! h264parse",
     "video-sink",
 );
 
-/// Another writer continues the channel of a killed one. Their streams have other ids.
+/// A player plays the stream of a writer, and after that writer is killed, the stream of another one. The streams have
+/// other ids.
 #[track_caller]
-fn assert_player_shows_new_writer(factory: &str, (source, sink_property): (&str, &str)) {
+fn assert_player_shows_new_writer(factory: &str, (source, sink_property): Source, (next_source, _): Source) {
     let channel = Channel::new();
-    let start_writer = || launch(&format!("{source} ! rsshmsink name={channel}"));
-    let mut writer = start_writer();
+    let start_writer = |source| launch(&format!("{source} ! rsshmsink name={channel}"));
+    let mut writer = start_writer(source);
     init();
     let sink = gst::ElementFactory::make("fakesink")
         .property("sync", true)
@@ -668,7 +675,7 @@ fn assert_player_shows_new_writer(factory: &str, (source, sink_property): (&str,
     show(60);
     writer.kill();
     let before = shown.lock().unwrap().len();
-    let mut writer = start_writer();
+    let mut writer = start_writer(next_source);
     show(before + 60);
     drop(player);
     writer.interrupt();
@@ -683,22 +690,27 @@ fn assert_player_shows_new_writer(factory: &str, (source, sink_property): (&str,
 
 #[test]
 fn playbin_shows_new_writer_without_pause() {
-    assert_player_shows_new_writer("playbin", RAW_VIDEO);
+    assert_player_shows_new_writer("playbin", RAW_VIDEO, RAW_VIDEO);
 }
 
 #[test]
 fn playbin3_shows_new_writer_without_pause() {
-    assert_player_shows_new_writer("playbin3", RAW_VIDEO);
+    assert_player_shows_new_writer("playbin3", RAW_VIDEO, RAW_VIDEO);
+}
+
+#[test]
+fn playbin3_shows_new_writer_of_other_format() {
+    assert_player_shows_new_writer("playbin3", RAW_VIDEO, LARGE_RAW_VIDEO);
 }
 
 #[test]
 fn playbin3_plays_new_writer_of_audio() {
-    assert_player_shows_new_writer("playbin3", RAW_AUDIO);
+    assert_player_shows_new_writer("playbin3", RAW_AUDIO, RAW_AUDIO);
 }
 
 #[test]
 fn playbin3_shows_new_writer_of_encoded_video() {
-    assert_player_shows_new_writer("playbin3", H264);
+    assert_player_shows_new_writer("playbin3", H264, H264);
 }
 
 /// The number of frames in a recording, and the last timestamp.
@@ -725,7 +737,8 @@ fn recordings_continue_with_new_writer() {
     let channel = Channel::new();
     let directory = std::env::temp_dir().join(channel.to_string());
     std::fs::create_dir(&directory).unwrap();
-    let encoder = "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast ! h264parse";
+    let encoder =
+        "videoconvert ! video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=ultrafast ! h264parse";
     let at = |name: &str| -> PathBuf { directory.join(name) };
     let mut recorders = [
         format!("mp4mux ! filesink location={}", at("all.mp4").display()),

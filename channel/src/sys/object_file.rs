@@ -231,7 +231,7 @@ mod tests {
         let object = ObjectFile::open_again(memory.as_fd()).unwrap();
         assert_eq!((object.kind(), object.size()), (ObjectKind::Memfd, 5000));
         nix::unistd::write(object.as_fd(), b"x").expect_err("the file is open for reading only");
-        for path in ["/dev/null", "/proc/self/exe", "/proc/self/maps"] {
+        for path in ["/dev/null", "/proc/self/exe", "/proc/meminfo"] {
             let file = std::fs::File::open(path).unwrap();
             assert_eq!(
                 ObjectFile::new(file.into()).unwrap_err(),

@@ -347,7 +347,11 @@ fn fast_writer_needs_few_slots() {
     if elapsed > FRAMES * Duration::from_millis(1) / 2 {
         skip!("the writer needed {elapsed:?} for {FRAMES} frames, and a slow stream gets more slots");
     }
-    assert!(stats.slots <= 6, "{stats:?}");
+    // A reader that starts slowly may have needed more slots before.
+    assert!(
+        stats.slots <= slots_before.max(6),
+        "{slots_before} slots before, {stats:?}"
+    );
 }
 
 /// A reader that is up to four frames late misses nothing, although a segment of large frames keeps fewer frames for readers
