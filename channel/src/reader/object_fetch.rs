@@ -144,6 +144,8 @@ pub(super) fn fetch(
     let connection = loop {
         match socket::connect_to(&path, is_own) {
             Ok(Some(connection)) => break connection,
+            // The socket of a later writer. It stores its inode only in the segments that it has taken over.
+            Ok(None) if segment.tables.status().is_over() => return Err(ObjectFault::Gone.into()),
             Ok(None) => return Err(ObjectFault::ForeignSocket.into()),
             Err(Errno::EAGAIN) => {
                 thread::sleep(RETRY_INTERVAL);

@@ -3,9 +3,9 @@
 //! Processes that are killed or stopped while they use frames of objects: at each failpoint of the protocol, and between
 //! them. The camera keeps its buffers, and no peer waits for ever.
 
-use std::{process::Command, time::Duration};
+use std::{os::unix::fs::MetadataExt, process::Command, time::Duration};
 
-use rsshm_channel::{Next, Reader, ReaderOptions};
+use rsshm_channel::{Caps, Next, ObjectFault, Reader, ReaderOptions};
 use rsshm_testkit::{
     Channel, Process, eventually,
     role::{self, Role, listen, say},
@@ -13,10 +13,10 @@ use rsshm_testkit::{
 };
 
 use super::{
-    accepting, check_objects, is_object, next_frame,
+    OTHER_CAPS, accepting, check_objects, is_object, next_frame,
     pool::{Pool, assert_out, object_writer, open_files},
 };
-use crate::support::{ChannelExt, SECOND, Service, open_reader, slots};
+use crate::support::{ChannelExt, SECOND, Service, lossless, open_reader, slots};
 
 /// The fields KILLS and STOPS of `RSSHM_FAILPOINTS`: each pass kills the process, or stops it.
 const KILL: &str = "1000000,0";
@@ -29,6 +29,9 @@ const BUFFERS: usize = 7;
 pub const ROLES: &[(&str, Role)] = &[
     ("objects/deaths/reader", |arguments| reader(arguments[0])),
     ("objects/deaths/slow writer", |arguments| slow_writer(arguments[0])),
+    ("objects/deaths/superseding writer", |arguments| {
+        superseding_writer(arguments[0])
+    }),
     ("objects/deaths/writer", |arguments| writer(arguments[0])),
 ];
 
@@ -50,6 +53,21 @@ fn reader(channel: &str) {
             }
         }
     }
+}
+
+/// Publishes two frames in different memory, changes the caps when the test sends a line, and waits until its reader has
+/// followed to the next segment.
+fn superseding_writer(channel: &str) {
+    let writer = object_writer(channel, lossless(0), SPARE);
+    let service = Service::of(&writer);
+    let pool = Pool::new(&writer, BUFFERS);
+    assert!(pool.publish(&writer, 1));
+    say("published");
+    listen();
+    assert!(pool.publish(&writer, 2));
+    writer.set_caps(Caps::objects(OTHER_CAPS)).unwrap();
+    pool.publish(&writer, 3);
+    drop(service);
 }
 
 /// Publishes frames until the test sends a line. Then it closes the channel.
@@ -323,4 +341,27 @@ fn stopped_writer_holds_no_reader() {
         drop(reader);
         writer.process.kill();
     }
+}
+
+/// The dead writer had another segment already, so its successor knows nothing of the one in which the reader still is.
+/// The reader finds the successor's socket, and says that the memory is gone, not that the socket is foreign.
+#[test]
+fn memory_in_superseded_segment_of_dead_writer_is_gone() {
+    let channel = Channel::new();
+    let mut dead = role::start("objects/deaths/superseding writer", &[channel.as_str()]);
+    dead.expect("published");
+    let mut reader = channel.reader();
+    drop(next_frame(&mut reader, accepting()));
+    let segment = || std::fs::metadata(channel.segment()).unwrap().ino();
+    let former = segment();
+    dead.send("go on");
+    eventually("the next segment", || segment() != former);
+    dead.kill();
+    let writer = object_writer(channel.as_str(), slots(0), SPARE);
+    let pool = Pool::new(&writer, BUFFERS);
+    assert!(pool.publish(&writer, 4));
+    let next = reader.next(&mut Vec::new(), accepting(), Some(5 * SECOND)).unwrap();
+    assert!(matches!(next, Next::Fault(ObjectFault::Gone)), "{next:?}");
+    let frame = next_frame(&mut reader, accepting());
+    assert_eq!(frame.descriptor.offset, 4);
 }
