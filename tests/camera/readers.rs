@@ -19,9 +19,10 @@ use std::{
 use gst::prelude::*;
 use rsshm_channel::{ChannelName, FrameData, Next, ObjectFrame, ReadLimits, ReaderOptions};
 use rsshm_testkit::{
-    Channel, Process, eventually, wait_until,
+    Channel, Process, eventually,
     gst::Pipeline,
     role::{self, Role},
+    wait_until,
 };
 
 use crate::device::{CAMERA, OUTPUT, control};
@@ -296,7 +297,11 @@ impl Reader {
                 assert_eq!(frame[2].wrapping_sub(frame[0]), base, "{}: seq of {frame:?}", self.name);
                 assert_eq!(frame[3], 0, "{}: missed before {frame:?}", self.name);
                 // The bytes of the descriptor, if the frame is in one.
-                assert!([0, frame[1]].contains(&frame[5]), "{}: the descriptor of {frame:?}", self.name);
+                assert!(
+                    [0, frame[1]].contains(&frame[5]),
+                    "{}: the descriptor of {frame:?}",
+                    self.name
+                );
             }
         }
     }
@@ -352,10 +357,15 @@ impl Resources {
     fn of(pid: i32) -> Self {
         let mut resources = Self::default();
         for file in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
-            // If the process is this one, the file through which the directory is read is in the list too.
-            let target = fs::read_link(file.unwrap().path()).unwrap();
-            let is_dmabuf = target.to_string_lossy().starts_with("/dmabuf:");
-            *(if is_dmabuf { &mut resources.dmabuf_files } else { &mut resources.files }) += 1;
+            // The process may have closed the file meanwhile.
+            let Ok(target) = fs::read_link(file.unwrap().path()) else {
+                continue;
+            };
+            let count = match target.to_string_lossy().starts_with("/dmabuf:") {
+                true => &mut resources.dmabuf_files,
+                false => &mut resources.files,
+            };
+            *count += 1;
         }
         for mapping in fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().lines() {
             let count = match mapping.split_whitespace().nth(5) {
@@ -441,7 +451,9 @@ type AllResources = Vec<(&'static str, Resources)>;
 
 /// What the readers and the camera have open.
 fn all_resources(readers: &[&Reader]) -> AllResources {
-    let pids = readers.iter().map(|reader| (reader.name, reader.process.pid().as_raw()));
+    let pids = readers
+        .iter()
+        .map(|reader| (reader.name, reader.process.pid().as_raw()));
     pids.chain([("camera", std::process::id() as i32)])
         .map(|(name, pid)| (name, Resources::of(pid)))
         .collect()
@@ -467,7 +479,13 @@ fn grown(before: &AllResources, after: &AllResources) -> Vec<(&'static str, Reso
     let is_as_expected = |name, before: Resources, after| {
         // A stopped reader has what it had.
         let has_all = name != "stopped";
-        let of_buffers = |count| if has_all { count * buffers_after / buffers_before } else { count };
+        let of_buffers = |count| {
+            if has_all {
+                count * buffers_after / buffers_before
+            } else {
+                count
+            }
+        };
         let expected = Resources {
             dmabuf_files: of_buffers(before.dmabuf_files),
             dmabuf_mappings: of_buffers(before.dmabuf_mappings),
@@ -627,7 +645,10 @@ fn frames_go_by_descriptor_without_io_mode() {
     let first = camera.newest() + 1;
     wait_for_frames(&[&reader], &camera, 15);
     reader.assert_all_frames(&camera, first, first + 10);
-    assert!(reader.seen("frame").iter().all(|frame| frame[5] == frame[1]), "a frame has no descriptor");
+    assert!(
+        reader.seen("frame").iter().all(|frame| frame[5] == frame[1]),
+        "a frame has no descriptor"
+    );
     eventually("all frames are counted", || {
         camera.stat("frames-by-descriptor") == camera.stat("frames-published")
     });
