@@ -239,7 +239,7 @@ impl State {
         self.has_spare() && (!is_near || rules.spares_holders && self.have_readers_all())
     }
 
-    /// The state after a pass of the service that grants the quota.
+    /// The state after a pass of the service that sets the quota.
     fn granted(&self, rules: Rules) -> Option<Self> {
         if self.quota > 0 || rules.grants_with_care && self.is_limited && self.is_at_limit(rules) {
             return None;
