@@ -526,6 +526,25 @@ fn sixty_four_sources_get_frames_by_descriptor() {
     });
 }
 
+/// A lossless sink waits for the buffers of a source that is behind, so the source does not copy.
+#[test]
+fn late_source_of_lossless_sink_copies_nothing() {
+    const FRAMES: usize = 100;
+    let info = info(VideoFormat::Gray8);
+    let pair = Pair::new(&info, "", "identity sleep-time=2000 ! fakesink sync=false");
+    for number in 0..FRAMES {
+        pair.writer.push(&frame(&info, number as u8));
+    }
+    eventually("all frames", || pair.reader.frame_count() == FRAMES);
+    for (number, frame) in pair.reader.frames().iter().enumerate() {
+        picture::assert_picture(frame, &info, number as u8);
+    }
+    pair.assert_counts([FRAMES as u64, 0, 0]);
+    let copied = pair.reader.stat("frames-copied");
+    assert!(copied <= FRAMES as u64 / 10, "{copied} copied");
+    assert_eq!(pair.reader.stat("frames-missed"), 0);
+}
+
 /// How many frames the reader of another user takes.
 const FRAMES_OF_OTHER_USER: u8 = 5;
 
