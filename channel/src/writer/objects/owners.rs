@@ -131,10 +131,10 @@ impl SlotOwners {
         self.frames_out().saturating_sub((self.owned & except).count_ones()) > self.limit
     }
 
-    /// Whether another frame may be out, if `returning` of those that are out go back after its publish. Two are always
-    /// possible, because the newest frame stays until the next one is published.
-    pub(super) fn has_spare(&self, returning: u32) -> bool {
-        self.frames_out() < self.limit.max(2) + returning
+    /// Whether another frame may be out. Two are always possible, because the newest frame stays until the next one is
+    /// published.
+    pub(super) fn has_spare(&self) -> bool {
+        self.frames_out() < self.limit.max(2)
     }
 
     /// The largest quota with which one reader holds at most half of the spare buffers.

@@ -33,12 +33,13 @@ impl SlotAllocator {
         self.owners.as_ref().map_or(0, |owners| owners.frames_out())
     }
 
-    /// Whether another frame may be out, without more frames out after its publish than upstream can spare.
+    /// Whether another frame may be out, without more frames out after its publish than upstream can spare, or than are out
+    /// now: upstream may be able to spare fewer buffers than before.
     pub(crate) fn has_spare_object(&self) -> bool {
         let Some(owners) = &self.owners else {
             return true;
         };
-        owners.has_spare(0) || owners.has_spare(1) && self.newest_goes_back()
+        owners.has_spare() || self.newest_goes_back()
     }
 
     /// Whether the next publish would withdraw the quota although readers could have it if they released frames. With too
