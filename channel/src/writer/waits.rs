@@ -110,12 +110,11 @@ pub(super) fn wait_for_objects(inner: &Inner, size: u64) -> bool {
 ///
 /// If the limit of upstream's buffers is near, the next publish withdraws the quota. A reader that is behind will release
 /// its frames, so the writer waits for it. A reader that has taken all frames may hold them until it gets another one, so
-/// the writer waits only a short time for it.
+/// the writer waits only a short time for it. This holds too if the limit was lowered below the frames that are out: then
+/// one more is out, and no further one, because nobody can pin it.
 fn has_objects(slots: &SlotAllocator, patience: &mut Patience, size: u64, held_since: &mut Option<Instant>) -> bool {
-    if !slots.has_spare_object() {
-        return false;
-    }
-    if !slots.would_limit_objects() {
+    let has_spare = slots.has_spare_object();
+    if has_spare && !slots.would_limit_objects() {
         if let Some(since) = held_since.take() {
             patience.note_answer(since.elapsed());
         }
@@ -125,7 +124,7 @@ fn has_objects(slots: &SlotAllocator, patience: &mut Patience, size: u64, held_s
         *held_since = None;
         return false;
     }
-    if slots.quota() == 0 {
+    if has_spare && slots.quota() == 0 {
         return true;
     }
     let waited = held_since.get_or_insert_with(Instant::now).elapsed();

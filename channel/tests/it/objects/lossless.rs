@@ -211,3 +211,45 @@ fn held_frames_do_not_stop_a_lossless_writer() {
         drop(service);
     }
 }
+
+/// A camera may spare fewer buffers than before, for example after another program has got some of them. Readers that hold
+/// more frames than that until they get another one do not stop the writer.
+#[test]
+fn fewer_spare_buffers_do_not_stop_a_lossless_writer() {
+    for fewer in [2, 3, 4] {
+        let channel = Channel::new();
+        let writer = object_writer(channel.as_str(), lossless(0), 8);
+        let service = Service::of(&writer);
+        let pool = Pool::new(&writer, 9);
+        let mut reader = channel.reader();
+        let mut held = VecDeque::new();
+        let mut seq = 0;
+        while held.len() < 4 {
+            seq += 1;
+            assert!(pool.publish(&writer, seq));
+            let frame = next_frame(&mut reader, accepting());
+            if is_object(&frame) {
+                held.push_back(frame);
+            }
+        }
+        writer.objects().set_spare(fewer);
+        // The thread is not joined if the test fails, because it could wait for ever.
+        let publisher = std::thread::spawn({
+            let (writer, began) = (Arc::clone(&writer), seq + 1);
+            move || (began..=FRAMES).all(|value| pool.publish(&writer, value))
+        });
+        while seq < FRAMES {
+            seq += 1;
+            let frame = next_frame(&mut reader, accepting());
+            assert_eq!((frame.seq, frame.missed), (seq, 0), "{fewer} to spare");
+            let out = writer.objects().frames_out();
+            assert!(out <= 4 + 2, "{out} frames are out, {fewer} to spare");
+        }
+        assert!(
+            publisher.join().unwrap(),
+            "the camera has no buffer, with {fewer} to spare"
+        );
+        assert_eq!(held.len(), 4);
+        drop(service);
+    }
+}
