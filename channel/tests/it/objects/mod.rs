@@ -26,7 +26,7 @@ use rsshm_channel::{
 use rsshm_testkit::{
     Channel, eventually,
     frames::is_filled,
-    need_root, on_this_machine,
+    need_root,
     privileges::{NOBODY, become_user},
     role::{self, Role, listen, say},
     timed,
@@ -190,7 +190,8 @@ fn writer(channel: &str) {
 
 /// Publishes 500 frames for one reader, and checks that it opens no more files.
 fn measured_writer(channel: &str) {
-    let writer = object_writer(channel, slots(0), 6);
+    // The writer is lossless, so the reader need not be fast on a busy machine.
+    let writer = object_writer(channel, lossless(0), 6);
     let service = Service::of(&writer);
     let pool = Pool::new(&writer, 8);
     assert!(pool.publish(&writer, 1));
@@ -200,8 +201,6 @@ fn measured_writer(channel: &str) {
     for value in 2..=500 {
         assert!(pool.publish(&writer, value), "the camera has no buffer for {value}");
         assert_out(&writer, 6);
-        // The reader must keep up.
-        std::thread::sleep(on_this_machine(Duration::from_millis(2)));
     }
     // A connection may be open at this moment.
     eventually("no file is left open", || open_files("self") <= files_before);
@@ -227,8 +226,9 @@ fn frames_stay_in_memfds_byte_for_byte() {
     else {
         panic!("{counts}");
     };
-    assert!(in_place > 450 && copied < 10, "{counts}");
-    assert!(missed < 10, "{counts}");
+    // A loaded machine may let the writer's short wait for held frames end too early.
+    assert!(in_place > 450 && copied < 50, "{counts}");
+    assert_eq!(missed, 0, "{counts}");
     assert!(
         ids <= 8 && descriptors == ids,
         "each object has one descriptor: {counts}"
