@@ -43,16 +43,22 @@ static int count_out(void) {
   return count;
 }
 
+/* Takes the buffers in turn, as a camera fills them, so that all are soon in use. */
 static struct buffer *take(void) {
+  static int next;
   struct buffer *found = NULL;
   /* The service may be giving a buffer back at this moment. */
   for (int tries = 0; found == NULL; tries++) {
     CHECK(tries < 20000);
     pthread_mutex_lock(&lock);
     for (int i = 0; i < BUFFERS && found == NULL; i++) {
-      if (!buffers[i].is_out) found = &buffers[i];
+      struct buffer *buffer = &buffers[(next + i) % BUFFERS];
+      if (!buffer->is_out) found = buffer;
     }
-    if (found != NULL) found->is_out = 1;
+    if (found != NULL) {
+      found->is_out = 1;
+      next = (int)(found - buffers + 1) % BUFFERS;
+    }
     pthread_mutex_unlock(&lock);
     if (found == NULL) usleep(1000);
   }
