@@ -118,6 +118,13 @@ impl OnDemand {
         }
     }
 
+    /// Lets the sources stay open until their next frame. A source that has just been opened has no caps yet, so it does not
+    /// say whether it is live.
+    fn await_frame(&self) {
+        self.has_frames.store(false, Ordering::Relaxed);
+        self.change(|situation| situation.has_frames = false);
+    }
+
     /// Records a state change of the sink.
     pub(super) fn record_transition(&self, transition: gst::StateChange) {
         match transition {
@@ -280,6 +287,7 @@ impl Switch {
     fn open(&mut self, sink: &gst_base::BaseSink) {
         gst::info!(CAT, obj = sink, "a reader has attached: the source is opened");
         self.writer.end_idle();
+        self.shared.await_frame();
         if open(sink, &self.sources) {
             sink.unset_element_flags(gst::ElementFlags::SOURCE);
             self.shared.is_closed.store(false, Ordering::Relaxed);
