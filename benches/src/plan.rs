@@ -207,17 +207,19 @@ fn by_descriptor() -> Cases {
     for readers in [1, 8] {
         cases.extend(sizes.map(|size| (Case { size, readers, ..few }, &DESCRIPTOR_TRANSPORTS as &[_])));
     }
-    cases.extend(sizes.map(|size| {
-        (
-            Case { size, rate: 0, ..few },
-            &UNTHROTTLED_DESCRIPTOR_TRANSPORTS as &[_],
-        )
-    }));
     // Here each frame is checked.
     let words = Case {
         reading: Reading::Words,
         ..few
     };
+    for case in [few, words] {
+        cases.extend(sizes.map(|size| {
+            (
+                Case { size, rate: 0, ..case },
+                &UNTHROTTLED_DESCRIPTOR_TRANSPORTS as &[_],
+            )
+        }));
+    }
     cases.extend(sizes.map(|size| (Case { size, ..words }, &DESCRIPTOR_TRANSPORTS as &[_])));
     cases
 }
