@@ -375,9 +375,8 @@ impl ElementImpl for RsShmSink {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
-        // The application has sent EOS to the pipeline, whose source is closed.
-        if event.type_() == gst::EventType::Eos && self.on_demand.is_closed() {
-            self.on_demand.take_eos(event);
+        // The application has sent EOS to the pipeline, whose source may be closed.
+        if event.type_() == gst::EventType::Eos && self.on_demand.record_eos(&event) {
             return true;
         }
         let is_latency = event.type_() == gst::EventType::Latency;
@@ -497,7 +496,9 @@ impl BaseSinkImpl for RsShmSink {
             }
             gst::EventView::Eos(_) => {
                 self.ending.set(false);
-                self.on_demand.record_end();
+                if !self.on_demand.record_end() {
+                    return true;
+                }
                 // `parent_event` waits until the time of the last frame is over, and then posts EOS.
                 let handled = self.parent_event(event);
                 // If a flush interrupted this wait, `handled` is false. The stream then continues at another position

@@ -501,6 +501,90 @@ fn source_that_fails_to_open_posts_its_error() {
     drop(writer);
 }
 
+/// The first buffer of a source can fail although its start has succeeded, as with a camera that another program uses.
+#[test]
+fn source_that_fails_before_its_first_frame_is_tried_again() {
+    let channel = Channel::new();
+    let pipeline = Pipeline::playing(&format!(
+        "videotestsrc is-live=true ! identity name=camera ! {CAPS} ! rsshmsink channel={channel} on-demand=true \
+         idle-timeout=0"
+    ));
+    let application = Application { pipeline, channel };
+    assert!(!application.message());
+    let camera = application.pipeline.element("camera");
+    camera.set_property("error-after", 1);
+    let mut first = application.reader();
+    let read = |reader: &mut Reader| {
+        let limit = Some(Duration::from_millis(300));
+        reader.next(&mut Vec::new(), ReadLimits::default(), limit)
+    };
+    while !matches!(read(&mut first), Ok(Next::TimedOut)) {}
+    let (mut errors, mut activity) = (0, Vec::new());
+    while errors == 0 || activity.len() < 2 {
+        let types = [gst::MessageType::Element, gst::MessageType::Error];
+        let message = application.pipeline.message(&types);
+        match message
+            .structure()
+            .and_then(|structure| structure.get::<bool>("active").ok())
+        {
+            Some(is_active) => activity.push(is_active),
+            None => errors += 1,
+        }
+    }
+    assert_eq!(activity, [true, false], "opened and closed again");
+    eventually("idle again", || is_idle(&application.channel));
+    assert!(
+        matches!(read(&mut first), Ok(Next::TimedOut)),
+        "the stream has not ended"
+    );
+    // Another reader is a reason to try again. The element fails only once.
+    let mut second = application.reader();
+    next_pts(&mut second);
+    next_pts(&mut first);
+    assert!(application.message());
+    drop((first, second));
+    assert!(!application.message());
+}
+
+#[test]
+fn source_without_a_first_frame_is_closed_again() {
+    let application = Application::start("");
+    application.wait_closed();
+    // The source starts, and its first buffer waits.
+    let pad = application.pipeline.pad("camera", "src");
+    let block = gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER;
+    let probe = pad.add_probe(block, |_, _| gst::PadProbeReturn::Ok).unwrap();
+    assert!(!application.message());
+    let reader = application.reader();
+    assert!(application.message());
+    application.wait_camera(gst::State::Playing);
+    drop(reader);
+    application.wait_closed();
+    pad.remove_probe(probe);
+    next_pts(&mut application.reader());
+}
+
+/// EOS that waits behind the frames of a full queue is not lost when the source is closed and the queue is flushed.
+#[test]
+fn eos_in_a_full_queue_arrives() {
+    let application = Application::start(LOSSLESS);
+    application.wait_closed();
+    let mut reader = application.reader();
+    next_pts(&mut reader);
+    let queue = application.pipeline.element("queue");
+    queue.set_property("max-size-buffers", 3_u32);
+    eventually("the queue is full", || {
+        queue.property::<u32>("current-level-buffers") >= 3
+    });
+    let pipeline = application.pipeline.clone();
+    // The event waits until the source can push it.
+    let sending = std::thread::spawn(move || pipeline.send_event(gst::event::Eos::new()));
+    std::thread::sleep(Duration::from_millis(100));
+    drop(reader);
+    application.pipeline.wait_eos();
+    assert!(sending.join().unwrap());
+}
+
 /// The context switches and the processor time of all threads of a process: voluntary switches, and clock ticks.
 fn effort(process: &Process) -> (u64, u64) {
     let number = |text: &str| text.trim().parse::<u64>().unwrap();
