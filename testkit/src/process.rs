@@ -15,12 +15,13 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
+    libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
         signal::{Signal, kill},
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
     },
-    unistd::Pid,
+    unistd::{ForkResult, Pid, fork, pause},
 };
 
 use crate::{
@@ -241,6 +242,45 @@ impl Drop for Process {
         }
         self.kill();
     }
+}
+
+/// Forks a child that only waits, and outlives this process.
+pub fn fork_sleeper() -> Pid {
+    // SAFETY: the child calls nothing but pause(2), which is async-signal-safe.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Child => loop {
+            pause();
+        },
+        ForkResult::Parent { child } => child,
+    }
+}
+
+/// Runs `action` in a forked child, which then exits with its result and runs no destructors. Waits for the child, and
+/// returns the exit code.
+///
+/// # Safety
+/// `action` takes no lock that another thread of this process could hold, because nobody releases this lock in the child.
+#[track_caller]
+pub unsafe fn in_forked_child(action: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child runs only `action`, for which the caller vouches, and `_exit`.
+    let child = match unsafe { fork() }.expect("a child") {
+        ForkResult::Child => {
+            let code = action();
+            // SAFETY: `_exit` ends this process, and uses no memory.
+            unsafe { libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => child,
+    };
+    let mut code = None;
+    wait_until("the forked child ends", PATIENCE, || {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("the status of a child") {
+            WaitStatus::Exited(_, exited) => code = Some(exited),
+            WaitStatus::StillAlive => {}
+            other => panic!("{other:?}"),
+        }
+        code.is_some()
+    });
+    code.expect("the loop ended")
 }
 
 /// A file in memory for a program's output. It is in append mode, because stdout and stderr may share the file.

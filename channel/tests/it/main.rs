@@ -4,7 +4,6 @@
 //!
 //! A module that needs other processes has a table `ROLES` of the functions that run in those processes.
 #![allow(clippy::incompatible_msrv)] // the tests may need a newer Rust than the crate
-#![allow(clippy::undocumented_unsafe_blocks)] // most unsafe blocks are plain calls of the C library
 
 mod caps_texts;
 mod containers;

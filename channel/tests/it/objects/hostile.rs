@@ -20,10 +20,12 @@ use std::{
 
 use nix::{
     errno::Errno,
-    libc,
-    sys::socket::{
-        AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, connect, listen,
-        recv, send, sendmsg, setsockopt, socket, sockopt,
+    sys::{
+        resource::Resource,
+        socket::{
+            AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, connect,
+            listen, recv, send, sendmsg, setsockopt, socket, sockopt,
+        },
     },
 };
 use proptest::{
@@ -46,7 +48,7 @@ use super::{
     accepting, check_objects, is_object, next_frame,
     pool::{Pool, memfd, object_writer, open_files},
 };
-use crate::support::{ChannelExt, SECOND, SIZE, Service, StopOnDrop, slots};
+use crate::support::{ChannelExt, SECOND, SIZE, Service, StopOnDrop, limit, slots};
 
 pub const ROLES: &[(&str, Role)] = &[
     ("objects/hostile/writer", |arguments| writer(arguments[0])),
@@ -647,12 +649,7 @@ fn reader_survives_a_lying_server() {
 
 /// Limits the number of files of this process.
 fn limit_files(most: u64) {
-    let limit = libc::rlimit {
-        rlim_cur: most,
-        rlim_max: 1024,
-    };
-    // SAFETY: the call reads one `rlimit` at the address, which is alive.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    limit(Resource::RLIMIT_NOFILE, most);
 }
 
 /// Opens files until no more can be opened.
