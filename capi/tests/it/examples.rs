@@ -12,7 +12,7 @@ use rsshm_testkit::{Channel, Process, emulation::is_emulated, need_real_machine}
 
 use crate::support::{Program, archive, crate_directory, directory, run, unique};
 
-/// Starts a reader, lets the example writer write 20 frames when the reader waits for them, and returns the output of the reader.
+/// Starts a reader, lets the example writer write 20 frames once the reader waits, and returns the output of the reader.
 #[track_caller]
 fn read_twenty(reader: Command, channel: &Channel) -> String {
     let writer = Program::new("examples/writer.c");
