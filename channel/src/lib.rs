@@ -131,8 +131,3 @@ pub use writer::{
     Batch, Caps, Leftover, NewEvent, Object, ObjectPart, Objects, ServiceReport, Shortage, Slot, Upstream, Writer,
     WriterOptions, WriterStats,
 };
-
-/// The examples of the README, which `cargo test --doc` compiles.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
