@@ -11,6 +11,7 @@ mod copies;
 mod directory;
 mod end_of_stream;
 mod events;
+mod extremes;
 mod failpoints;
 mod fields;
 mod first_frames;
