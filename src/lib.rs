@@ -6,6 +6,11 @@
 //! frames in any number of unrelated pipelines. The crate `rsshm-channel` defines the format and the protocol of the
 //! channel.
 
+// Nothing that a peer, a user or the system does may end the program (docs/STYLE.md).
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
+)]
 #![allow(missing_docs)] // plugin_define! makes public items without documentation
 #![allow(unused_doc_comments)] // some doc comments are for GStreamer's documentation tool, not for rustdoc
 

@@ -24,6 +24,12 @@
 //! - A handle is looked up in [`handles`]. It is never an address, so a wrong handle is an error and not a crash.
 //! - A structure of the caller begins with its size, which [`arguments`] checks before it touches other fields.
 
+// Nothing that a peer, a user or the system does may end the program (docs/STYLE.md).
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
+)]
+
 mod arguments;
 mod convert;
 mod delivery;

@@ -60,9 +60,15 @@
 //!
 //! The private modules are layers. `reader` and `writer` use `segment`, which uses `protocol`, which uses `sys`; no
 //! layer uses a layer above it. `service` is above `writer`, and `video` uses only `protocol`. `unsafe` code is in `sys`
-//! and in `segment/tables.rs`. `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Two
-//! further files borrow the bytes of a slot: `reader/pinned.rs` borrows those of a pinned slot, and `writer/slot.rs`
-//! those of a claimed slot.
+//! and in `segment/tables.rs`. `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Three
+//! further files borrow the bytes of a frame: `reader/pinned.rs` those of a pinned slot, `reader/object_frame.rs` those of
+//! mapped objects, and `writer/slot.rs` those of a claimed slot.
+
+// Nothing that a peer, a user or the system does may end the program (docs/STYLE.md).
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
+)]
 
 // Compiles the examples of README.md together with those of the doc comments.
 #[cfg(doctest)]
@@ -72,6 +78,11 @@ mod readme {}
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
+#[expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a fault that a fuzzer finds ends its program"
+)]
 pub mod fuzzing;
 mod protocol;
 mod reader;
@@ -113,8 +124,3 @@ pub use writer::{
     Batch, Caps, Leftover, NewEvent, Object, ObjectPart, Objects, ServiceReport, Shortage, Slot, Upstream, Writer,
     WriterOptions, WriterStats,
 };
-
-/// The examples of the README, which `cargo test --doc` compiles.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

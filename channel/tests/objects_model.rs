@@ -10,13 +10,12 @@
 //! As in `slots_model`, a reader may stop for ever after any of its steps, each step is one access to shared memory, and
 //! each rule has a variant without it, whose fault the search must find.
 
-use std::collections::HashSet;
+mod model;
 
-const READERS: usize = 2;
-const SLOTS: usize = 4;
+use model::{PinStep, Pins, QUOTA, READERS, Ranks, SLOTS};
+
 /// How many frames may be out. Both readers together could hold more.
 const LIMIT: u32 = 3;
-const QUOTA: u32 = 2;
 
 /// The rules that a search can leave out.
 #[derive(Clone, Copy)]
@@ -76,26 +75,12 @@ struct Slot {
     is_out: bool,
 }
 
-/// What a reader does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum ReaderStep {
-    Choose,
-    /// The bit of the slot is set. The reader wants this frame.
-    LoadFirst(usize, u8),
-    LoadSecond(usize, u8),
-    /// The attempt failed. The bit is still set.
-    Clear(usize),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Reader {
-    bits: u8,
-    /// The slots that the reader has pinned, and may read.
-    held: u8,
+    pins: Pins,
     /// The seq of the newest frame that the reader has taken. It is 0 for readers of a writer that is not lossless, which
     /// does not look at it.
     cursor: u8,
-    step: ReaderStep,
 }
 
 /// What the writer does next. A frame is published in the order of these steps.
@@ -161,10 +146,8 @@ impl State {
         Self {
             slots,
             readers: [Reader {
-                bits: 0,
-                held: 0,
+                pins: Pins::NONE,
                 cursor: 0,
-                step: ReaderStep::Choose,
             }; READERS],
             quota: QUOTA,
             is_limited: false,
@@ -173,36 +156,30 @@ impl State {
     }
 
     fn seqs(&self) -> impl Iterator<Item = u8> {
-        let wanted = self.readers.iter().map(|reader| match reader.step {
-            ReaderStep::LoadFirst(_, seq) | ReaderStep::LoadSecond(_, seq) => seq,
-            ReaderStep::Choose | ReaderStep::Clear(_) => 0,
-        });
+        let wanted = self.readers.iter().map(|reader| reader.pins.wanted());
         let cursors = self.readers.iter().map(|reader| reader.cursor);
         self.slots.iter().map(|slot| slot.seq).chain(wanted).chain(cursors)
     }
 
     /// Replaces the seqs by the smallest ones in the same order, so that equal situations are equal states.
     fn normalized(mut self) -> Self {
-        let seqs = self.seqs().fold(0u64, |seqs, seq| seqs | 1 << seq);
-        let rank = |seq: u8| (seqs >> 1 & ((1 << seq) - 1)).count_ones() as u8;
+        let ranks = Ranks::of(self.seqs());
         for slot in &mut self.slots {
-            slot.seq = rank(slot.seq);
+            slot.seq = ranks.place(slot.seq);
         }
         for reader in &mut self.readers {
-            if let ReaderStep::LoadFirst(_, seq) | ReaderStep::LoadSecond(_, seq) = &mut reader.step {
-                *seq = rank(*seq);
-            }
-            reader.cursor = rank(reader.cursor);
+            reader.pins.rank_wanted(&ranks);
+            reader.cursor = ranks.place(reader.cursor);
         }
         self
     }
 
     fn is_pinned(&self, slot: usize) -> bool {
-        self.readers.iter().any(|reader| reader.bits >> slot & 1 == 1)
+        self.readers.iter().any(|reader| reader.pins.bits >> slot & 1 == 1)
     }
 
     fn is_held(&self, slot: usize) -> bool {
-        self.readers.iter().any(|reader| reader.held >> slot & 1 == 1)
+        self.readers.iter().any(|reader| reader.pins.held >> slot & 1 == 1)
     }
 
     fn out(&self) -> u32 {
@@ -389,93 +366,40 @@ impl State {
             next
         };
         if rules.has_rogue && number == 0 {
-            return (0..SLOTS)
-                .map(|slot| {
-                    with(Reader {
-                        bits: reader.bits | 1 << slot,
-                        ..reader
-                    })
-                })
-                .collect();
+            let after = reader.pins.after_rogue_step().into_iter();
+            return after.map(|pins| with(Reader { pins, ..reader })).collect();
         }
-        let changed = match reader.step {
-            ReaderStep::Choose => {
-                let pinned = (0..SLOTS).filter_map(|slot| self.choose(reader, slot));
-                return pinned.chain(self.copy(reader, rules)).map(with).collect();
-            }
-            ReaderStep::LoadFirst(slot, seq) if self.allows(reader, slot, seq, rules.quota_first) => Reader {
-                step: ReaderStep::LoadSecond(slot, seq),
-                ..reader
-            },
-            ReaderStep::LoadSecond(slot, seq) if self.allows(reader, slot, seq, !rules.quota_first) => Reader {
-                held: reader.held | 1 << slot,
-                cursor: if rules.is_lossless { reader.cursor.max(seq) } else { 0 },
-                step: ReaderStep::Choose,
-                ..reader
-            },
-            ReaderStep::LoadFirst(slot, _) | ReaderStep::LoadSecond(slot, _) => Reader {
-                step: ReaderStep::Clear(slot),
-                ..reader
-            },
-            ReaderStep::Clear(slot) => Reader {
-                bits: reader.bits & !(1 << slot),
-                step: ReaderStep::Choose,
-                ..reader
-            },
-        };
-        vec![with(changed)]
-    }
-
-    /// The reader after it has released the slot, or has set the bit for the frame in the slot.
-    fn choose(&self, reader: Reader, slot: usize) -> Option<Reader> {
-        let (bit, seq) = (1 << slot, self.slots[slot].seq);
-        if reader.held & bit != 0 {
-            return Some(Reader {
-                bits: reader.bits & !bit,
-                held: reader.held & !bit,
-                ..reader
-            });
-        }
-        (seq != 0).then_some(Reader {
-            bits: reader.bits | bit,
-            step: ReaderStep::LoadFirst(slot, seq),
-            ..reader
-        })
+        let seqs = self.slots.map(|slot| slot.seq);
+        let after = reader.pins.after_step(seqs, self.quota, rules.quota_first);
+        let after = after.into_iter().map(|pins| {
+            let has_taken = pins.held & !reader.pins.held != 0;
+            let cursor = if has_taken && rules.is_lossless {
+                reader.cursor.max(reader.pins.wanted())
+            } else {
+                reader.cursor
+            };
+            Reader { pins, cursor }
+        });
+        after.chain(self.copy(reader, rules)).map(with).collect()
     }
 
     /// The reader after it has copied the next frame of a lossless writer without a pin, which it can always do.
     fn copy(&self, reader: Reader, rules: Rules) -> Option<Reader> {
         let seqs = self.slots.iter().map(|slot| slot.seq);
         let cursor = seqs.filter(|seq| *seq > reader.cursor).min()?;
-        rules.is_lossless.then_some(Reader { cursor, ..reader })
-    }
-
-    /// Loads the quota or the seq. Returns whether the reader may go on.
-    fn allows(&self, reader: Reader, slot: usize, seq: u8, loads_quota: bool) -> bool {
-        if loads_quota {
-            reader.bits.count_ones() <= self.quota
-        } else {
-            self.slots[slot].seq == seq
-        }
+        (rules.is_lossless && reader.pins.step == PinStep::Choose).then_some(Reader { cursor, ..reader })
     }
 }
 
 /// Visits every state. Returns the number of states.
 fn search(rules: Rules) -> Result<usize, Fault> {
-    let mut open = vec![State::first().normalized()];
-    let mut seen = HashSet::from([open[0]]);
-    while let Some(state) = open.pop() {
+    model::search(State::first().normalized(), |state| {
         let mut next = state.after_writer(rules)?;
         for number in 0..READERS {
             next.extend(state.after_reader(number, rules));
         }
-        for state in next.into_iter().map(State::normalized) {
-            if seen.insert(state) {
-                open.push(state);
-            }
-        }
-    }
-    Ok(seen.len())
+        Ok(next.into_iter().map(State::normalized).collect())
+    })
 }
 
 #[test]

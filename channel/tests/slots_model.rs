@@ -9,12 +9,10 @@
 //! Each rule also has a variant without it. The search must find the fault of the variant, because a model that cannot
 //! fail proves nothing.
 
-use std::collections::HashSet;
+mod model;
 
-const READERS: usize = 2;
-const SLOTS: usize = 4;
-/// The largest quota. Two readers can pin all slots.
-const QUOTA: u32 = 2;
+use model::{Pins, QUOTA, READERS, Ranks, SLOTS};
+
 const SPARE: u32 = 2;
 
 /// The rules that a search can leave out.
@@ -56,25 +54,6 @@ struct Slot {
     is_unpinnable: bool,
 }
 
-/// What a reader does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum ReaderStep {
-    Choose,
-    /// The bit of the slot is set. The reader wants this frame.
-    LoadFirst(usize, u8),
-    LoadSecond(usize, u8),
-    /// The attempt failed. The bit is still set.
-    Clear(usize),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Reader {
-    bits: u8,
-    /// The slots that the reader has pinned, and may read.
-    held: u8,
-    step: ReaderStep,
-}
-
 /// What the writer does next. Its service runs only between two claims, because both hold the lock of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum WriterStep {
@@ -91,7 +70,7 @@ enum WriterStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct State {
     slots: [Slot; SLOTS],
-    readers: [Reader; READERS],
+    readers: [Pins; READERS],
     quota: u32,
     writer: WriterStep,
 }
@@ -115,11 +94,7 @@ impl State {
         };
         Self {
             slots,
-            readers: [Reader {
-                bits: 0,
-                held: 0,
-                step: ReaderStep::Choose,
-            }; READERS],
+            readers: [Pins::NONE; READERS],
             quota: QUOTA,
             writer: WriterStep::Claim,
         }
@@ -127,18 +102,12 @@ impl State {
 
     /// Replaces the seqs by the smallest ones in the same order, so that equal situations are equal states.
     fn normalized(mut self) -> Self {
-        let mut seqs = 0u64;
-        for seq in self.seqs() {
-            seqs |= 1 << seq;
-        }
-        let rank = |seq: u8| (seqs >> 1 & ((1 << seq) - 1)).count_ones() as u8;
+        let ranks = Ranks::of(self.seqs());
         for slot in &mut self.slots {
-            slot.seq = rank(slot.seq);
+            slot.seq = ranks.place(slot.seq);
         }
         for reader in &mut self.readers {
-            if let ReaderStep::LoadFirst(_, seq) | ReaderStep::LoadSecond(_, seq) = &mut reader.step {
-                *seq = rank(*seq);
-            }
+            reader.rank_wanted(&ranks);
         }
         self
     }
@@ -263,10 +232,7 @@ impl State {
     }
 
     fn seqs(&self) -> impl Iterator<Item = u8> {
-        let wanted = self.readers.iter().map(|reader| match reader.step {
-            ReaderStep::LoadFirst(_, seq) | ReaderStep::LoadSecond(_, seq) => seq,
-            ReaderStep::Choose | ReaderStep::Clear(_) => 0,
-        });
+        let wanted = self.readers.iter().map(Pins::wanted);
         self.slots.iter().map(|slot| slot.seq).chain(wanted)
     }
 
@@ -319,95 +285,34 @@ impl State {
     /// The states after one step of a reader.
     fn after_reader(&self, number: usize, rules: Rules) -> Result<Vec<Self>, Fault> {
         let reader = self.readers[number];
-        let with = |changed: Reader| {
-            let mut next = *self;
-            next.readers[number] = changed;
-            next
-        };
-        if rules.has_rogue && number == 0 {
-            let add = |slot: usize| Reader {
-                bits: reader.bits | 1 << slot,
-                ..reader
-            };
-            return Ok((0..SLOTS).map(|slot| with(add(slot))).collect());
-        }
-        let changed = match reader.step {
-            ReaderStep::Choose => {
-                return Ok((0..SLOTS)
-                    .filter_map(|slot| self.choose(reader, slot))
-                    .map(with)
-                    .collect());
-            }
-            ReaderStep::LoadFirst(slot, seq) if self.allows(reader, slot, seq, rules.quota_first) => Reader {
-                step: ReaderStep::LoadSecond(slot, seq),
-                ..reader
-            },
-            ReaderStep::LoadSecond(slot, seq) if self.allows(reader, slot, seq, !rules.quota_first) => {
-                if self.slots[slot].seq != seq {
-                    return Err(Fault::PinnedFrameChanges);
-                }
-                Reader {
-                    held: reader.held | 1 << slot,
-                    step: ReaderStep::Choose,
-                    ..reader
-                }
-            }
-            ReaderStep::LoadFirst(slot, _) | ReaderStep::LoadSecond(slot, _) => Reader {
-                step: ReaderStep::Clear(slot),
-                ..reader
-            },
-            ReaderStep::Clear(slot) => Reader {
-                bits: reader.bits & !(1 << slot),
-                step: ReaderStep::Choose,
-                ..reader
-            },
-        };
-        Ok(vec![with(changed)])
-    }
-
-    /// The reader after it has released the slot, or has set the bit for the frame in the slot.
-    fn choose(&self, reader: Reader, slot: usize) -> Option<Reader> {
-        let (bit, seq) = (1 << slot, self.slots[slot].seq);
-        if reader.held & bit != 0 {
-            return Some(Reader {
-                bits: reader.bits & !bit,
-                held: reader.held & !bit,
-                ..reader
-            });
-        }
-        (seq != 0).then_some(Reader {
-            bits: reader.bits | bit,
-            step: ReaderStep::LoadFirst(slot, seq),
-            ..reader
-        })
-    }
-
-    /// Loads the quota or the seq. Returns whether the reader may go on.
-    fn allows(&self, reader: Reader, slot: usize, seq: u8, loads_quota: bool) -> bool {
-        if loads_quota {
-            reader.bits.count_ones() <= self.quota
+        let seqs = self.slots.map(|slot| slot.seq);
+        let after = if rules.has_rogue && number == 0 {
+            reader.after_rogue_step()
         } else {
-            self.slots[slot].seq == seq
-        }
+            reader.after_step(seqs, self.quota, rules.quota_first)
+        };
+        let states = after.into_iter().map(|pins| {
+            let pinned = pins.held & !reader.held;
+            if (0..SLOTS).any(|slot| pinned >> slot & 1 == 1 && seqs[slot] != reader.wanted()) {
+                return Err(Fault::PinnedFrameChanges);
+            }
+            let mut next = *self;
+            next.readers[number] = pins;
+            Ok(next)
+        });
+        states.collect()
     }
 }
 
 /// Visits every state. Returns the number of states.
 fn search(rules: Rules) -> Result<usize, Fault> {
-    let mut open = vec![State::first().normalized()];
-    let mut seen = HashSet::from([open[0]]);
-    while let Some(state) = open.pop() {
+    model::search(State::first().normalized(), |state| {
         let mut next = state.after_writer(rules)?;
         for number in 0..READERS {
             next.extend(state.after_reader(number, rules)?);
         }
-        for state in next.into_iter().map(State::normalized) {
-            if seen.insert(state) {
-                open.push(state);
-            }
-        }
-    }
-    Ok(seen.len())
+        Ok(next.into_iter().map(State::normalized).collect())
+    })
 }
 
 #[test]

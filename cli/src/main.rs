@@ -21,6 +21,11 @@
 
 // print! and eprint! panic if nobody reads, which is no reason to end.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
+// Nothing that a peer, a user or the system does may end the program (docs/STYLE.md).
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
+)]
 
 mod args;
 mod camera;

@@ -82,8 +82,9 @@ pub(crate) fn add(buffer: &mut gst::BufferRef) {
 /// Whether a buffer is marked: there was no slot when upstream asked for it.
 pub(crate) fn is_on(buffer: &gst::BufferRef) -> bool {
     // This loop looks at all metas, because a search by name uses a global table even if the buffer has no metas.
-    // SAFETY: each meta is valid.
-    buffer
-        .iter_meta::<gst::Meta>()
-        .any(|meta| std::ptr::eq(unsafe { (*meta.as_ptr()).info }, INFO.0))
+    buffer.iter_meta::<gst::Meta>().any(|meta| {
+        // SAFETY: each meta of a buffer is valid.
+        let info = unsafe { (*meta.as_ptr()).info };
+        std::ptr::eq(info, INFO.0)
+    })
 }

@@ -16,6 +16,10 @@ use super::{CAT, events::EventForwarder, shared::Context, timing::Timing};
 /// frame.
 const INTERVAL: Duration = Duration::from_millis(40);
 
+/// The most bytes a second that are filled with silence: a little more than 64 channels of 64-bit samples at 192 kHz have.
+/// The caps of a writer may name any rate, and the memory of the reader is limited.
+const MAX_BYTE_RATE: u64 = 100_000_000;
+
 /// The greatest duration of one buffer of silence.
 const MAX_SILENCE: gst::ClockTime = gst::ClockTime::SECOND;
 
@@ -58,8 +62,8 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// `None` if the caps are not those of raw audio, or of a kind that is not filled with silence: planar audio, and
-    /// unsigned samples of rare sizes.
+    /// `None` if the caps are not those of raw audio, or of a kind that is not filled with silence: planar audio, unsigned
+    /// samples of rare sizes, and more than [`MAX_BYTE_RATE`].
     pub(super) fn of(caps: &gst::CapsRef) -> Option<Self> {
         let structure = caps
             .structure(0)
@@ -80,10 +84,10 @@ impl Silence {
         };
         let number = |field| structure.get::<i32>(field).ok().filter(|number| *number > 0);
         let channels = number("channels").filter(|channels| *channels <= 64)?;
-        Some(Self {
-            rate: u64::try_from(number("rate")?).ok()?,
-            sample: channel.repeat(usize::try_from(channels).ok()?),
-        })
+        let rate = u64::try_from(number("rate")?).ok()?;
+        let sample = channel.repeat(usize::try_from(channels).ok()?);
+        let byte_rate = rate.checked_mul(sample.len() as u64)?;
+        (byte_rate <= MAX_BYTE_RATE).then_some(Self { rate, sample })
     }
 
     fn samples(&self, time: gst::ClockTime) -> u64 {
@@ -157,8 +161,11 @@ mod tests {
             "audio/x-raw,format=S16LE,rate=8000,channels=2,layout=non-interleaved",
             "audio/x-raw,format=S16LE,rate=8000,channels=0,layout=interleaved",
             "audio/x-raw,format=S16LE,rate=8000,channels=2000000000,layout=interleaved",
+            "audio/x-raw,format=F64LE,rate=2147483647,channels=64,layout=interleaved",
+            "audio/x-raw,format=F64LE,rate=200000,channels=64,layout=interleaved",
         ] {
             assert!(silence(caps).is_none(), "{caps}");
         }
+        assert!(silence("audio/x-raw,format=F64LE,rate=192000,channels=64,layout=interleaved").is_some());
     }
 }

@@ -3,24 +3,27 @@
 //! Child processes.
 
 use std::{
-    fs::File,
-    io::Write,
+    ffi::OsString,
+    fs::{self, DirEntry, File},
+    io::{self, Write},
     os::{
         fd::AsFd,
-        unix::{fs::FileExt, process::ExitStatusExt},
+        unix::{ffi::OsStrExt, fs::FileExt, process::ExitStatusExt},
     },
+    path::Path,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
+    libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
         signal::{Signal, kill},
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
     },
-    unistd::Pid,
+    unistd::{ForkResult, Pid, fork, pause},
 };
 
 use crate::{
@@ -39,6 +42,7 @@ pub struct Process {
     /// The number of bytes of `output` that [`receive`](Self::receive) has returned.
     received: u64,
     command_line: String,
+    last_argument: OsString,
 }
 
 impl Process {
@@ -61,6 +65,7 @@ impl Process {
     #[track_caller]
     fn spawn(mut command: Command, output: File) -> Self {
         let command_line = format!("{command:?}");
+        let last_argument = command.get_args().last().unwrap_or(command.get_program()).to_owned();
         command.stdout(duplicate(&output));
         let mut child = command
             .spawn()
@@ -71,6 +76,7 @@ impl Process {
             output,
             received: 0,
             command_line,
+            last_argument,
         }
     }
 
@@ -175,6 +181,29 @@ impl Process {
         );
     }
 
+    /// Waits until the program waits for something.
+    #[track_caller]
+    pub fn wait_asleep(&mut self) {
+        wait_until(&format!("{} sleeps", self.command_line), PATIENCE, || {
+            assert!(self.is_running(), "{} has ended:\n{}", self.command_line, self.output());
+            self.is_asleep()
+        });
+    }
+
+    /// Whether all threads of the program sleep. If other programs started it, such as the shell of a container, it is the
+    /// last program of the chain, and has the last argument of the command.
+    pub fn is_asleep(&self) -> bool {
+        let mut pid = self.pid().as_raw();
+        while let Some(child) = first_child(pid) {
+            pid = child;
+        }
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let last = arguments
+            .strip_suffix(&[0])
+            .and_then(|all| all.rsplit(|byte| *byte == 0).next());
+        last == Some(self.last_argument.as_bytes()) && are_threads_asleep(pid)
+    }
+
     /// Waits until the program ends by itself, and returns its exit status.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
@@ -241,6 +270,67 @@ impl Drop for Process {
         }
         self.kill();
     }
+}
+
+/// The first process that a process has started and that still runs.
+fn first_child(pid: i32) -> Option<i32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split(' ').next()?.parse().ok()
+}
+
+fn are_threads_asleep(pid: i32) -> bool {
+    let is_asleep = |thread: DirEntry| {
+        stat_fields(thread.path()).is_ok_and(|fields| fields.first().is_some_and(|state| state == "S"))
+    };
+    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.flatten().all(is_asleep))
+}
+
+/// What the system tells about a process or a thread. `directory` is its directory in /proc. The first of these fields is
+/// the state, which is field 3 in proc(5).
+pub fn stat_fields(directory: impl AsRef<Path>) -> io::Result<Vec<String>> {
+    let stat = fs::read_to_string(directory.as_ref().join("stat"))?;
+    // The name of the program comes before, in parentheses. It may have any character.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    Ok(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Forks a child that only waits, and outlives this process.
+pub fn fork_sleeper() -> Pid {
+    // SAFETY: the child calls nothing but pause(2), which is async-signal-safe.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Child => loop {
+            pause();
+        },
+        ForkResult::Parent { child } => child,
+    }
+}
+
+/// Runs `action` in a forked child, which then exits with its result and runs no destructors. Waits for the child, and
+/// returns the exit code.
+///
+/// # Safety
+/// `action` takes no lock that another thread of this process could hold, because nobody releases this lock in the child.
+#[track_caller]
+pub unsafe fn in_forked_child(action: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child runs only `action`, for which the caller vouches, and `_exit`.
+    let child = match unsafe { fork() }.expect("a child") {
+        ForkResult::Child => {
+            let code = action();
+            // SAFETY: `_exit` ends this process, and uses no memory.
+            unsafe { libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => child,
+    };
+    let mut code = None;
+    wait_until("the forked child ends", PATIENCE, || {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("the status of a child") {
+            WaitStatus::Exited(_, exited) => code = Some(exited),
+            WaitStatus::StillAlive => {}
+            other => panic!("{other:?}"),
+        }
+        code.is_some()
+    });
+    code.expect("the loop ended")
 }
 
 /// A file in memory for a program's output. It is in append mode, because stdout and stderr may share the file.

@@ -6,12 +6,13 @@ use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::{Signal, raise};
 use rsshm_testkit::{
-    Process,
-    role::{self, Role, listen, say},
+    Process, eventually,
+    role::{self, Role, lines, listen, say},
 };
 
 const ROLES: &[(&str, Role)] = &[
     ("echo", echo),
+    ("is busy after a line", is_busy_after_a_line),
     ("panics", |_| panic!("as it should")),
     ("stops itself", |_| raise(Signal::SIGSTOP).unwrap()),
     ("starts another", starts_another),
@@ -24,6 +25,15 @@ fn echo(arguments: &[&str]) {
     say(arguments.join("|"));
     loop {
         say(listen());
+    }
+}
+
+fn is_busy_after_a_line(_: &[&str]) {
+    // The thread behind `lines` ends the process when the test ends.
+    let lines = lines();
+    lines.recv().unwrap();
+    loop {
+        std::hint::spin_loop();
     }
 }
 
@@ -50,6 +60,18 @@ fn role_gets_its_arguments_and_converses() {
     echo.kill();
     assert!(!echo.is_running());
     assert_eq!(echo.wait().signal(), Some(Signal::SIGKILL as i32));
+}
+
+/// A shell waits for the program, as that of a container does, and only the program counts.
+#[test]
+fn waiting_program_is_told_from_a_busy_one() {
+    const ROLE: &str = "is busy after a line";
+    let shell = ["sh", "-c", "\"$@\"; exit", "sh"];
+    for mut process in [role::start(ROLE, &["x"]), role::start_within(&shell, ROLE, &["x"])] {
+        process.wait_asleep();
+        process.send("go on");
+        eventually("the program is busy", || !process.is_asleep());
+    }
 }
 
 #[test]

@@ -52,6 +52,14 @@ fn record(pipeline: &Pipeline) -> Arc<Mutex<Vec<Sound>>> {
     sounds
 }
 
+/// A reader that records the buffers that it gets.
+fn recording_reader(channel: &Channel) -> (Pipeline, Arc<Mutex<Vec<Sound>>>) {
+    let reader = Pipeline::new(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let sounds = record(&reader);
+    reader.play();
+    (reader, sounds)
+}
+
 /// The formats of these channels, with positions if GStreamer has a usual order for so many, and without.
 fn infos(format: AudioFormat, channels: u32) -> Vec<AudioInfo> {
     let mut positions = vec![AudioChannelPosition::None; channels as usize];
@@ -111,9 +119,7 @@ fn sounds(info: &AudioInfo) -> Vec<Sound> {
 fn every_format_and_layout_arrives_as_it_was() {
     init();
     let channel = Channel::new();
-    let reader = Pipeline::new(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
-    let received = record(&reader);
-    reader.play();
+    let (reader, received) = recording_reader(&channel);
     let writer = SinkHarness::lossless(&channel);
     let mut sent = Vec::new();
     for format in AudioFormat::iter_raw() {
@@ -205,9 +211,7 @@ fn live_planes_play_in_another_program() {
 fn planes_without_meta_are_taken_as_following_each_other() {
     init();
     let channel = Channel::new();
-    let reader = Pipeline::new(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
-    let received = record(&reader);
-    reader.play();
+    let (_reader, received) = recording_reader(&channel);
     let writer = SinkHarness::lossless(&channel);
     writer.set_caps("audio/x-raw,format=S16LE,rate=8000,channels=2,layout=non-interleaved");
     // The first buffer is no whole number of samples, so it is not passed on.

@@ -6,7 +6,7 @@ use std::{os::unix::fs::FileExt, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{ForkResult, Pid, fork},
+    unistd::Pid,
 };
 use rsshm_testkit::{
     Channel, Process, eventually, frames,
@@ -14,6 +14,7 @@ use rsshm_testkit::{
         LOSSLESS, Pipeline, SinkHarness, launch, role_command,
         sequence::{has_frames, reader, summary, writer},
     },
+    process::fork_sleeper,
     role::{Role, say},
     shm, wait_until,
 };
@@ -99,16 +100,8 @@ fn forking_writer(arguments: &[&str]) {
 
 /// Forks a child that only waits and outlives this process.
 fn fork_and_sleep() {
-    // SAFETY: the child calls nothing but pause(2), which is async-signal-safe.
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => loop {
-            nix::unistd::pause();
-        },
-        ForkResult::Parent { child } => {
-            say(format!("CHILD {child}"));
-            std::thread::sleep(Duration::from_secs(60));
-        }
-    }
+    say(format!("CHILD {}", fork_sleeper()));
+    std::thread::sleep(Duration::from_secs(60));
 }
 
 /// A process that is not a child of the test. Dropping it kills the process.

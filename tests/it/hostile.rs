@@ -15,6 +15,7 @@ use std::{
 use rsshm_testkit::{
     Channel, Process, Random, eventually,
     gst::{launch, run_to_end},
+    process::stat_fields,
 };
 
 /// A word to write: a special value, a small value, or any value.
@@ -103,10 +104,8 @@ fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
 
 /// The processor time that a process has used.
 fn cpu_time(process: &Process) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
-    // The name may contain any character. Fields after the name contain the user time and the system time, in
-    // hundredths of a second.
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let fields = stat_fields(format!("/proc/{}", process.pid())).unwrap();
+    // The user time and the system time, in hundredths of a second.
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
 }

@@ -20,6 +20,7 @@ use rsshm_channel::{Next, Observer, ReadLimits, Reader, ReaderOptions, monotonic
 use rsshm_testkit::{
     Channel, PATIENCE, Process, eventually,
     gst::{CAPS, LOSSLESS, Pipeline, SourceRecorder, command, launch, live_writer},
+    process::stat_fields,
     wait_until,
 };
 
@@ -602,10 +603,8 @@ fn effort(process: &Process) -> (u64, u64) {
             .lines()
             .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         switches += number(line.unwrap());
-        let stat = std::fs::read_to_string(path.join("stat")).unwrap();
-        // The fields behind the name of the program, which may have spaces.
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        ticks += number(fields[11]) + number(fields[12]);
+        let fields = stat_fields(&path).unwrap();
+        ticks += number(&fields[11]) + number(&fields[12]);
     }
     (switches, ticks)
 }

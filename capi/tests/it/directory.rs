@@ -4,14 +4,9 @@
 
 use std::process::Command;
 
-use rsshm_testkit::{
-    Channel, Container, Process, SharedDirectory, container::RSSHM_DIR, emulation::on_this_machine, skip,
-};
+use rsshm_testkit::{Channel, Container, Process, SharedDirectory, container::RSSHM_DIR, skip};
 
-use crate::{
-    examples::{START, assert_all},
-    support::Program,
-};
+use crate::{examples::assert_all, support::Program};
 
 /// The example reader prints all frames of the example writer. `reads` and `writes` make the command of a process that is
 /// on the host or in a container.
@@ -24,7 +19,7 @@ fn check_examples(
     let channel = Channel::new();
     let (reader, writer) = (Program::new("examples/reader.c"), Program::new("examples/writer.c"));
     let mut reading = Process::start(reads(reader.command(&[channel.as_str()])));
-    std::thread::sleep(on_this_machine(START));
+    reading.wait_asleep();
     let mut writing = Process::start(writes(writer.command(&[channel.as_str(), "30"])));
     let output = reading.wait_ok();
     assert_all(&output, 30);

@@ -6,26 +6,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
-use rsshm_testkit::{
-    Channel, Process,
-    emulation::{is_emulated, on_this_machine},
-    need_real_machine,
-};
+use rsshm_testkit::{Channel, Process, emulation::is_emulated, need_real_machine};
 
 use crate::support::{Program, archive, crate_directory, directory, run, unique};
 
-/// The time in which a reader that was started opens its channel.
-pub const START: Duration = Duration::from_millis(300);
-
-/// Starts a reader, lets the example writer write 20 frames, and returns the output of the reader.
+/// Starts a reader, lets the example writer write 20 frames once the reader waits, and returns the output of the reader.
 #[track_caller]
 fn read_twenty(reader: Command, channel: &Channel) -> String {
     let writer = Program::new("examples/writer.c");
     let mut reading = Process::start(reader);
-    std::thread::sleep(on_this_machine(START));
+    reading.wait_asleep();
     writer.start(&[channel.as_str(), "20"]).wait_ok();
     reading.wait_ok()
 }
@@ -86,7 +78,7 @@ fn epoll_example_reads_several_channels() {
     let writer = Program::new("examples/writer.c");
     let reader = Program::new("examples/epoll.c");
     let mut reading = reader.start(&[first.as_str(), second.as_str()]);
-    std::thread::sleep(on_this_machine(START));
+    reading.wait_asleep();
     let mut writing = [
         writer.start(&[first.as_str(), "20"]),
         writer.start(&[second.as_str(), "10"]),

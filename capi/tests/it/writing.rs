@@ -11,10 +11,13 @@ use crate::support::Program;
 
 const COUNT: u32 = 60;
 
+fn reader(channel: &Channel) -> Reader {
+    Reader::new(channel.0.clone(), ReaderOptions::default())
+}
+
 /// The numbers of the frames that a reader in Rust gets until the end of the stream. Each row of each plane, given by
 /// `rows` as an offset and a size, has the number that the writer drew.
-fn read_all(channel: &Channel, rows: impl Fn(usize) -> Vec<(usize, usize)>) -> Vec<u32> {
-    let mut reader = Reader::new(channel.0.clone(), ReaderOptions::default());
+fn read_all(mut reader: Reader, rows: impl Fn(usize) -> Vec<(usize, usize)>) -> Vec<u32> {
     let mut copy = Vec::new();
     let mut numbers = Vec::new();
     loop {
@@ -50,7 +53,7 @@ fn writes_all(mode: &str, format: [&str; 3], rows: impl Fn(usize) -> Vec<(usize,
     let mut arguments = vec![channel.as_str(), "60", mode];
     arguments.extend(format);
     let mut writer = program.start(&arguments);
-    let numbers = read_all(&channel, rows);
+    let numbers = read_all(reader(&channel), rows);
     // The reader in Rust was dropped, so the writer ends.
     writer.wait_ok();
     let first = numbers[0];
@@ -102,19 +105,12 @@ fn c_writer_copies_bytes() {
 fn c_writer_writes_other_caps() {
     let program = Program::new("tests/c/write.c");
     let channel = Channel::new();
-    let reader = std::thread::spawn({
-        let name = channel.0.clone();
-        move || {
-            let channel = Channel(name);
-            let numbers = read_all(&channel, |size| vec![(0, size)]);
-            std::mem::forget(channel);
-            numbers
-        }
-    });
-    // The reader waits for the channel, so it gets the first frame too.
-    std::thread::sleep(Duration::from_millis(100));
+    let mut reader = reader(&channel);
+    // The reader has looked for the channel before the writer makes it, so it gets the first frame too.
+    let nothing = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::ZERO));
+    assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
     let mut writer = program.start(&[channel.as_str(), "60", "variable", "-", "0", "0"]);
-    assert_eq!(reader.join().unwrap(), (0..COUNT).collect::<Vec<_>>());
+    assert_eq!(read_all(reader, |size| vec![(0, size)]), (0..COUNT).collect::<Vec<_>>());
     writer.wait_ok();
 }
 

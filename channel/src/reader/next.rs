@@ -35,7 +35,8 @@ impl Reader {
     ) -> Result<Next, Error> {
         // The clock is read only if there is nothing to deliver, because frames of a burst follow each other at once.
         let mut began = None;
-        let mut deadline = || timeout.map(|timeout| *began.get_or_insert_with(Instant::now) + timeout);
+        // A time-out that ends after all times is none.
+        let mut deadline = || timeout.and_then(|timeout| began.get_or_insert_with(Instant::now).checked_add(timeout));
         let mut has_waited = false;
         loop {
             if self.connection.waiter().is_interrupted() {

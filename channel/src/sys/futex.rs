@@ -20,7 +20,8 @@ const MAX_WAKES: i32 = 128;
 /// does not affect it.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) -> bool {
     let timeout = libc::timespec {
-        tv_sec: timeout.as_secs() as libc::time_t,
+        // The kernel refuses a negative number, and lets no time-out be longer than its clock can count.
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     };
     // SAFETY: `word` is a valid, aligned 32-bit word for the length of the call, `timeout` outlives it, and the kernel

@@ -121,7 +121,7 @@ impl EventLog {
     }
 
     /// Gives an event its seq, and keeps the event if it is sticky. In `segment`, the event comes after the frame
-    /// `after`.
+    /// `after`. [`NewEvent::check`] has accepted the event.
     pub(super) fn record(
         &mut self,
         event: &NewEvent,

@@ -4,13 +4,10 @@
 
 use std::time::Duration;
 
-use nix::{
-    sys::wait::waitpid,
-    unistd::{ForkResult, fork},
-};
 use rsshm_channel::{NewEvent, Next, ReadLimits, Reader};
 use rsshm_testkit::{
     Channel,
+    process::in_forked_child,
     role::{self, Role},
 };
 
@@ -99,18 +96,15 @@ fn ends_nothing_after_fork() {
     let service = Service::of(&writer);
     let mut copy = Vec::new();
     let held = next_in_place(&writer, &mut reader, &mut copy);
-    // SAFETY: the child only drops values and exits. No drop takes a lock that another thread could hold.
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => {
-            drop((held, reader));
-            writer.close();
-            // SAFETY: `_exit` ends the child without running the destructors, because only the parent may run them.
-            unsafe { nix::libc::_exit(0) };
-        }
-        ForkResult::Parent { child } => {
-            waitpid(child, None).unwrap();
-        }
-    }
+    let mut inherited = Some((held, reader));
+    let in_child = || {
+        drop(inherited.take());
+        writer.close();
+        0
+    };
+    // SAFETY: the child only drops values and closes the writer. Neither takes a lock that another thread could hold.
+    assert_eq!(unsafe { in_forked_child(in_child) }, 0);
+    let (held, mut reader) = inherited.expect("only the child has dropped them");
     assert!(
         channel.segment().exists() && channel.lock_file().exists(),
         "the parent keeps the names"

@@ -11,7 +11,7 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{ForkResult, Pid, fork},
+    unistd::Pid,
 };
 use rsshm_channel::{
     Caps, Error, Next, ReadLimits, Writer, WriterOptions,
@@ -19,6 +19,7 @@ use rsshm_channel::{
 };
 use rsshm_testkit::{
     Channel, need_real_machine,
+    process::fork_sleeper,
     role::{self, Role, listen, say},
     wait_until,
 };
@@ -51,12 +52,7 @@ fn writer(channel: &str) {
 fn forking_writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     assert!(publish(&writer, 1));
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => loop {
-            std::thread::sleep(Duration::from_secs(60));
-        },
-        ForkResult::Parent { child } => say(child),
-    }
+    say(fork_sleeper());
     listen();
 }
 

@@ -77,6 +77,18 @@ fn interrupt_ends_wait_for_newer_frame() {
     }
 }
 
+/// No time is so long that it can be added to every time of the clock.
+#[test]
+fn longest_timeout_is_no_timeout() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    for mut reader in [channel.reader(), channel.observer()] {
+        let next = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::MAX));
+        assert!(matches!(next, Ok(Next::Frame(_))), "{next:?}");
+    }
+}
+
 #[test]
 fn interrupt_ends_wait_between_two_segments() {
     let channel = Channel::new();
@@ -144,7 +156,7 @@ fn spurious_wakeups_do_not_make_reader_spin() {
     });
 }
 
-/// Calls `wait_for_service` in another thread. `wake` must end this wait, which would otherwise last an hour.
+/// Calls `wait_for_service` in another thread. `wake` must end this wait, which would otherwise last for ever.
 #[track_caller]
 fn assert_wakes(writer: &Arc<Writer>, wake: impl FnOnce()) {
     let waiting = wait_for_service(writer);
@@ -160,7 +172,7 @@ fn wait_for_service(writer: &Arc<Writer>) -> mpsc::Receiver<()> {
     let (sender, ended) = mpsc::channel();
     let writer = Arc::clone(writer);
     std::thread::spawn(move || {
-        writer.wait_for_service(3600 * SECOND);
+        writer.wait_for_service(Duration::MAX);
         let _ = sender.send(());
     });
     ended

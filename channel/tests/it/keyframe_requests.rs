@@ -15,11 +15,7 @@ use rsshm_channel::{
 };
 use rsshm_testkit::{Channel, Random, need_real_machine, on_this_machine};
 
-use crate::support::{
-    ChannelExt, SECOND, drain, publish_frame,
-    raw::{RawPeer, wake},
-    slots,
-};
+use crate::support::{ChannelExt, SECOND, drain, futex, publish_frame, raw::RawPeer, slots};
 
 const MS: u64 = 1_000_000;
 
@@ -289,7 +285,7 @@ fn garbage_requests_do_no_harm() {
         }
         entry.keyframe_head.store(head, Ordering::SeqCst);
         entry.keyframe_requests.fetch_add(1, Ordering::SeqCst);
-        wake(&peer.status().writer_word);
+        futex::wake(&peer.status().writer_word);
         let report = writer.service().unwrap();
         reported += report.keyframe_requests.len();
         assert!(report.keyframe_requests.len() <= KEYFRAME_RING_LENGTH as usize);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use nix::libc;
+use nix::sys::resource::Resource;
 use rsshm_channel::{Caps, Error, FrameData, Next, Object, ObjectPart, ReadLimits, ReaderOptions, SpaceLimit, Writer};
 use rsshm_testkit::{
     Channel, Process,
@@ -24,7 +24,8 @@ use crate::{
         pool::{memfd, object_writer},
     },
     support::{
-        ChannelExt, SIZE, Service, check, descriptor, next, open_reader, open_writer, publish, publish_sized, slots,
+        ChannelExt, SIZE, Service, check, descriptor, limit, next, open_reader, open_writer, publish, publish_sized,
+        slots,
     },
 };
 
@@ -57,34 +58,23 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
 ];
 
-/// Limits a resource of this process.
-fn limit(resource: libc::__rlimit_resource_t, most: u64) {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    assert_eq!(unsafe { libc::getrlimit(resource, &raw mut limit) }, 0);
-    limit.rlim_cur = most.min(limit.rlim_max);
-    assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
-}
-
 /// Runs an action while this process can open no file.
 fn without_files(action: &mut dyn FnMut(&str)) {
-    limit(libc::RLIMIT_NOFILE, 40);
+    limit(Resource::RLIMIT_NOFILE, 40);
     let taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     assert!(!taken.is_empty());
     action("Too many open files");
     drop(taken);
-    limit(libc::RLIMIT_NOFILE, 1000);
+    limit(Resource::RLIMIT_NOFILE, 1000);
 }
 
 /// Runs an action while the address space has no room for a large mapping.
 fn without_addresses(action: &mut dyn FnMut(&str)) {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
-    limit(libc::RLIMIT_AS, pages * 4096 + 4 * MIB as u64);
+    limit(Resource::RLIMIT_AS, pages * 4096 + 4 * MIB as u64);
     action("address space");
-    limit(libc::RLIMIT_AS, u64::MAX);
+    limit(Resource::RLIMIT_AS, u64::MAX);
 }
 
 #[track_caller]
@@ -133,7 +123,7 @@ fn writer_within(channel: &str, within: Exhaustion) {
 /// A writer that may make only files of less than 4 MiB. The kernel's signal for a larger file would end it.
 fn small_files(channel: &str) {
     const LIMIT: usize = 4 * MIB;
-    limit(libc::RLIMIT_FSIZE, LIMIT as u64);
+    limit(Resource::RLIMIT_FSIZE, LIMIT as u64);
     let writer = open_writer(channel, slots(64));
     writer.set_caps(Caps::fixed_size("large", 2 * MIB)).unwrap();
     match writer.claim(2 * MIB) {

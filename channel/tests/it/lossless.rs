@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rsshm_channel::{Caps, Next, ReadLimits, ReaderOptions, Writer, WriterOptions};
+use rsshm_channel::{Caps, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
 use rsshm_testkit::{
     Channel,
     role::{self, Role, listen, say},
@@ -126,6 +126,35 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
     }
 }
 
+/// Publishes the frames from `first` to `last`.
+fn publish_up_to(writer: &Writer, first: u64, last: u64) {
+    for value in first..=last {
+        publish_lossless(writer, value, SIZE);
+        assert!(writer.upstream().wait_for_slot());
+    }
+}
+
+/// Publishes the frames up to `last` for a reader that pauses after each of them. Checks that the writer waits for this
+/// reader, and adds few slots. Returns the reader, which takes no further frame.
+#[track_caller]
+fn publish_for_slow_reader(channel: &Channel, writer: &Writer, pause: Duration, last: u64) -> Reader {
+    let mut reader = channel.reader();
+    let mut copy = Vec::new();
+    next(&mut reader, &mut copy);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 2..=last {
+                next(&mut reader, &mut copy);
+                std::thread::sleep(pause);
+            }
+        });
+        publish_up_to(writer, 2, last);
+    });
+    let slots = writer.stats().slots;
+    assert!(slots < 24, "{slots} slots for a reader that is only slow");
+    reader
+}
+
 /// The writer waits for a slow reader that releases each frame within half a millisecond, because more slots would only
 /// cost memory and cache misses. For a reader that has stopped taking frames, the writer adds slots, almost up to its
 /// maximum.
@@ -133,28 +162,11 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
 fn lossless_writer_adds_slots_for_stalled_readers_only() {
     let channel = Channel::new();
     let writer = channel.writer(lossless(64));
-    let publish = |value| {
-        publish_lossless(&writer, value, SIZE);
-        assert!(writer.upstream().wait_for_slot());
-    };
-    publish(1);
+    publish_up_to(&writer, 1, 1);
     let _service = Service::of(&writer);
-    let mut reader = channel.reader();
-    let mut copy = Vec::new();
-    next(&mut reader, &mut copy);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 2..=FRAMES {
-                next(&mut reader, &mut copy);
-                std::thread::sleep(Duration::from_micros(300));
-            }
-        });
-        (2..=FRAMES).for_each(publish);
-    });
-    let slots = writer.stats().slots;
-    assert!(slots < 24, "{slots} slots for a reader that is only slow");
+    let _reader = publish_for_slow_reader(&channel, &writer, Duration::from_micros(300), FRAMES);
     let began = Instant::now();
-    (FRAMES + 1..FRAMES + 50).for_each(publish);
+    publish_up_to(&writer, FRAMES + 1, FRAMES + 49);
     assert!(writer.stats().slots > 48);
     assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
 }
@@ -163,29 +175,11 @@ fn lossless_writer_adds_slots_for_stalled_readers_only() {
 /// slots would not make the reader faster.
 #[test]
 fn lossless_writer_follows_pace_of_slow_reader() {
-    const FRAMES: u64 = 120;
     let channel = Channel::new();
     let writer = channel.writer(lossless(64));
-    let publish = |value| {
-        publish_lossless(&writer, value, SIZE);
-        assert!(writer.upstream().wait_for_slot());
-    };
-    publish(1);
+    publish_up_to(&writer, 1, 1);
     let _service = Service::of(&writer);
-    let mut reader = channel.reader();
-    let mut copy = Vec::new();
-    next(&mut reader, &mut copy);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 2..=FRAMES {
-                next(&mut reader, &mut copy);
-                std::thread::sleep(Duration::from_millis(8));
-            }
-        });
-        (2..=FRAMES).for_each(publish);
-    });
-    let slots = writer.stats().slots;
-    assert!(slots < 24, "{slots} slots for a reader that is only slow");
+    publish_for_slow_reader(&channel, &writer, Duration::from_millis(8), 120);
 }
 
 /// The writer waits for a reader that takes no frame. When the reader leaves, the wait ends at once.

@@ -4,7 +4,6 @@
 //!
 //! A module that needs other processes has a table `ROLES` of the functions that run in those processes.
 #![allow(clippy::incompatible_msrv)] // the tests may need a newer Rust than the crate
-#![allow(clippy::undocumented_unsafe_blocks)] // most unsafe blocks are plain calls of the C library
 
 mod caps_texts;
 mod containers;
@@ -12,6 +11,7 @@ mod copies;
 mod directory;
 mod end_of_stream;
 mod events;
+mod extremes;
 mod failpoints;
 mod fields;
 mod first_frames;
@@ -58,7 +58,7 @@ rsshm_testkit::roles!(
     hostile::ROLES,
     hostile::honest::ROLES,
     hostile::read_only::ROLES,
-    keyframes::ROLES,
+    keyframes::streams::ROLES,
     leftovers::ROLES,
     limits::ROLES,
     lossless::ROLES,
@@ -67,10 +67,16 @@ rsshm_testkit::roles!(
     memory_use::ROLES,
     messages::ROLES,
     objects::ROLES,
+    objects::buffers::ROLES,
     objects::containers::ROLES,
     objects::deaths::ROLES,
+    objects::frames::ROLES,
     objects::hostile::ROLES,
+    objects::hostile::files::ROLES,
+    objects::hostile::servers::ROLES,
     objects::lossless::ROLES,
+    objects::memory::ROLES,
+    objects::sockets::ROLES,
     pages::ROLES,
     perms::ROLES,
     reader_table::ROLES,

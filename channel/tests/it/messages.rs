@@ -10,17 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    libc::_exit,
-    sys::wait::{WaitStatus, waitpid},
-    unistd::{ForkResult, fork},
-};
 use rsshm_channel::{
     Caps, MAX_MESSAGE_SIZE, Next, ReadLimits, Reader, ReaderHandle, ReaderOptions, Writer,
     layout::{MESSAGE_RING_LENGTH, reader_state},
 };
 use rsshm_testkit::{
     Channel,
+    process::in_forked_child,
     role::{self, Role, listen, say},
     wait_until,
 };
@@ -259,16 +255,9 @@ fn sends_nothing_after_fork() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
     let (_reader, handle) = attach(&channel);
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => {
-            let sent = handle.send_message(b"a") || handle.request_keyframe();
-            // `_exit` ends the child without running the destructors, because only the parent may run them.
-            unsafe { _exit(i32::from(sent)) };
-        }
-        ForkResult::Parent { child } => {
-            assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
-        }
-    }
+    // SAFETY: this process has no other thread.
+    let sent = unsafe { in_forked_child(|| i32::from(handle.send_message(b"a") || handle.request_keyframe())) };
+    assert_eq!(sent, 0);
     let report = writer.service().unwrap();
     assert!(report.messages.is_empty() && !report.keyframe_wanted);
     send(&handle, &["b"]);

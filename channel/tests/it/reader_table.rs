@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{ForkResult, Pid, fork},
+    unistd::Pid,
 };
 use rsshm_channel::{Caps, Frame, Reader, ReaderOptions, Writer};
 use rsshm_testkit::{
     Channel, Process, need_real_machine,
+    process::fork_sleeper,
     role::{self, Role, listen, say},
     wait_until,
 };
@@ -53,12 +54,7 @@ fn holder(channel: &str) {
 fn forking_reader(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let frame = next(&mut reader, &mut Vec::new());
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => loop {
-            std::thread::sleep(Duration::from_secs(60));
-        },
-        ForkResult::Parent { child } => say(child),
-    }
+    say(fork_sleeper());
     listen();
     drop(frame);
 }

@@ -32,7 +32,9 @@ pub const ROLES: &[(&str, Role)] = &[
 /// The named semaphore, opened with the C library as other programs do.
 struct Semaphore(*mut libc::sem_t);
 
+// SAFETY: the functions of the C library may use and close a semaphore in any thread.
 unsafe impl Send for Semaphore {}
+// SAFETY: the functions of the C library may use a semaphore in several threads at once.
 unsafe impl Sync for Semaphore {}
 
 impl Semaphore {
@@ -41,8 +43,29 @@ impl Semaphore {
     }
 
     fn open_by_name(channel: &str) -> Self {
-        let name = CString::new(format!("/{channel}")).unwrap();
-        let semaphore = unsafe { libc::sem_open(name.as_ptr(), 0) };
+        let name = c_name(channel);
+        // SAFETY: the name is a string that ends with a 0, and it lives longer than the call.
+        Self::of_result(unsafe { libc::sem_open(name.as_ptr(), 0) })
+    }
+
+    /// Makes a new semaphore with this value. The name must be free.
+    fn create(channel: &Channel, value: libc::c_uint) -> Self {
+        let name = c_name(channel.as_str());
+        let (flags, mode): (_, libc::c_uint) = (libc::O_CREAT | libc::O_EXCL, 0o600);
+        // SAFETY: the name is a string that ends with a 0, and it lives longer than the call. With O_CREAT, a mode and a
+        // value follow, which are two unsigned integers.
+        Self::of_result(unsafe { libc::sem_open(name.as_ptr(), flags, mode, value) })
+    }
+
+    /// Removes the name of the channel's semaphore.
+    fn unlink(channel: &Channel) {
+        let name = c_name(channel.as_str());
+        // SAFETY: the name is a string that ends with a 0, and it lives longer than the call.
+        assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
+    }
+
+    #[track_caller]
+    fn of_result(semaphore: *mut libc::sem_t) -> Self {
         assert!(
             !std::ptr::eq(semaphore, libc::SEM_FAILED),
             "{:?}",
@@ -52,19 +75,23 @@ impl Semaphore {
     }
 
     fn wait(&self) {
+        // SAFETY: the semaphore is open as long as `self` lives.
         while unsafe { libc::sem_wait(self.0) } != 0 {}
     }
 
     fn try_wait(&self) -> bool {
+        // SAFETY: the semaphore is open as long as `self` lives.
         unsafe { libc::sem_trywait(self.0) == 0 }
     }
 
     fn post(&self) {
+        // SAFETY: the semaphore is open as long as `self` lives.
         assert_eq!(unsafe { libc::sem_post(self.0) }, 0);
     }
 
     fn value(&self) -> i32 {
         let mut value = -1;
+        // SAFETY: the semaphore is open as long as `self` lives, and the call writes one integer to `value`.
         assert_eq!(unsafe { libc::sem_getvalue(self.0, &raw mut value) }, 0);
         value
     }
@@ -72,8 +99,14 @@ impl Semaphore {
 
 impl Drop for Semaphore {
     fn drop(&mut self) {
+        // SAFETY: the semaphore is open, and nobody uses this value any more.
         unsafe { libc::sem_close(self.0) };
     }
+}
+
+/// The name of a channel's semaphore for the C library.
+fn c_name(channel: &str) -> CString {
+    CString::new(format!("/{channel}")).unwrap()
 }
 
 /// Takes the semaphore and keeps it.
@@ -231,12 +264,8 @@ fn frames_go_on_when_semaphore_name_is_removed() {
 fn frames_go_on_when_another_program_replaces_semaphore() {
     all_at_once(&[0 as libc::c_uint, 1, 7], |value| {
         let episode = stream_while(&format!("replaced with {value}"), |channel, _| {
-            let name = CString::new(format!("/{}", channel.as_str())).unwrap();
-            assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
-            let flags = libc::O_CREAT | libc::O_EXCL;
-            let semaphore = unsafe { libc::sem_open(name.as_ptr(), flags, 0o600 as libc::c_uint, *value) };
-            assert!(!std::ptr::eq(semaphore, libc::SEM_FAILED));
-            unsafe { libc::sem_close(semaphore) };
+            Semaphore::unlink(channel);
+            Semaphore::create(channel, *value);
         });
         assert!(episode.timeouts <= 1);
         assert!(
@@ -338,8 +367,7 @@ fn service_restores_unlinked_semaphore() {
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
     assert!(publish(&writer, 1));
-    let name = CString::new(format!("/{}", channel.as_str())).unwrap();
-    assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
+    Semaphore::unlink(&channel);
     let _service = Service::of(&writer);
     assert!(publish(&writer, 2));
     wait_until("restored", 2 * SECOND, || channel.lock_file().exists());

@@ -301,46 +301,46 @@ fn attaches_while_superseded() {
     assert!(is_seen || is_over, "neither of the two sees the other");
 }
 
-/// The writer looks for a released pin and then sleeps; a reader releases it, and wakes a writer that waits.
-fn release_while_writer_waits() {
-    let shared = Arc::new((Status::new(), AtomicU64::new(1)));
+/// A reader gives something back with `release`, which wakes the writer. The writer looks for it with `is_released`, and then
+/// sleeps.
+fn writer_waits(release: fn(&Status, &ReaderEntry), is_released: fn(&ReaderEntry) -> bool) {
+    let shared = Arc::new((Status::new(), ReaderEntry::attached()));
+    shared.1.pins.store(1, Ordering::Relaxed);
     let reader = Arc::clone(&shared);
     let (mut seen, mut is_ready) = (0, false);
     both(
-        move || {
-            let (status, pins) = &*reader;
-            pins.store(0, Ordering::Release);
-            if status.is_writer_waiting() {
-                Status::count_notification(&status.writer_word);
-            }
-        },
+        move || release(&reader.0, &reader.1),
         || {
             seen = shared.0.begin_writer_wait();
-            is_ready = shared.1.load(Ordering::Acquire) == 0;
+            is_ready = is_released(&shared.1);
         },
     );
     let would_sleep = shared.0.writer_word.load(Ordering::Acquire) == seen;
     assert!(is_ready || !would_sleep, "the wake is lost");
 }
 
+/// A reader releases its pin, and wakes a writer that waits.
+fn release_while_writer_waits() {
+    writer_waits(
+        |status, entry| {
+            entry.pins.store(0, Ordering::Release);
+            if status.is_writer_waiting() {
+                Status::count_notification(&status.writer_word);
+            }
+        },
+        |entry| entry.pins.load(Ordering::Acquire) == 0,
+    );
+}
+
 /// A reader leaves and always wakes the writer.
 fn leave_while_writer_waits() {
-    let shared = Arc::new((Status::new(), ReaderEntry::attached()));
-    let reader = Arc::clone(&shared);
-    let (mut seen, mut is_ready) = (0, false);
-    both(
-        move || {
-            let (status, entry) = &*reader;
+    writer_waits(
+        |status, entry| {
             entry.state.store(reader_state::LEFT, Ordering::Relaxed);
             Status::count_notification(&status.writer_word);
         },
-        || {
-            seen = shared.0.begin_writer_wait();
-            is_ready = shared.1.state.load(Ordering::Relaxed) == reader_state::LEFT;
-        },
+        |entry| entry.state.load(Ordering::Relaxed) == reader_state::LEFT,
     );
-    let would_sleep = shared.0.writer_word.load(Ordering::Acquire) == seen;
-    assert!(is_ready || !would_sleep, "the wake is lost");
 }
 
 #[test]

@@ -324,26 +324,23 @@ fn stopped_pipeline_is_replaced() {
     assert!(process.output().contains("no frame for"), "{}", process.output());
 }
 
+/// The command for a camera that is open only while somebody reads. `stall` is in milliseconds.
+fn camera_on_demand(channel: &Channel, manager: &Manager, idle: &str, stall: u64) -> Command {
+    let source = format!("{SOURCE} ! {CAPS}").replace(", ", ",");
+    let stall = milliseconds(stall);
+    let arguments = ["--source", &source, "--on-demand", "--idle", idle, "--stall", &stall];
+    let mut command = camera(channel, &arguments);
+    command.env("NOTIFY_SOCKET", &manager.path);
+    command
+}
+
 #[test]
 fn camera_on_demand_is_healthy_while_nobody_reads() {
     need_program!("gst-launch-1.0");
     let channel = Channel::new();
     let directory = Directory::new(&channel);
     let manager = Manager::new(&directory);
-    let source = format!("{SOURCE} ! {CAPS}").replace(", ", ",");
-    let mut command = camera(
-        &channel,
-        &[
-            "--source",
-            &source,
-            "--on-demand",
-            "--idle",
-            "0",
-            "--stall",
-            &milliseconds(500),
-        ],
-    );
-    command.env("NOTIFY_SOCKET", &manager.path);
+    let command = camera_on_demand(&channel, &manager, "0", 500);
     let mut process = Process::start(command);
     manager.expect("STATUS=the camera is closed");
     let first = writer(&channel, 0);
@@ -389,20 +386,7 @@ fn pipeline_with_many_descriptors_is_replaced_when_idle() {
     let directory = Directory::new(&channel);
     let manager = Manager::new(&directory);
     let mut reading = gst::launch(&format!("rsshmsrc channel={} ! fakesink", channel.0));
-    let source = format!("{SOURCE} ! {CAPS}").replace(", ", ",");
-    let mut command = camera(
-        &channel,
-        &[
-            "--source",
-            &source,
-            "--on-demand",
-            "--idle",
-            "1s",
-            "--stall",
-            &milliseconds(1000),
-        ],
-    );
-    command.env("NOTIFY_SOCKET", &manager.path);
+    let command = camera_on_demand(&channel, &manager, "1s", 1000);
     let mut process = Process::start(with_descriptors(&command, 300));
     manager.expect("READY=1");
     let first = writer(&channel, 0);

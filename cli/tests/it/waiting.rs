@@ -14,8 +14,7 @@ use crate::support::{Channel, rsshm, run, run_as};
 /// Starts `rsshm wait`, which has to wait.
 fn start_waiting(arguments: &str) -> Process {
     let mut waiting = Process::start(rsshm(&format!("wait {arguments}")));
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(waiting.is_running(), "{}", waiting.output());
+    waiting.wait_asleep();
     waiting
 }
 

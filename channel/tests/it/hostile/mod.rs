@@ -32,8 +32,7 @@ use rsshm_testkit::{
 };
 
 use crate::support::{
-    CAPS, ChannelExt, SECOND, Service, StopOnDrop, check, cpu_time, lossless, next, publish,
-    raw::{self, RawPeer},
+    CAPS, ChannelExt, SECOND, Service, StopOnDrop, check, cpu_time, futex, lossless, next, publish, raw::RawPeer,
     slots, test_duration,
 };
 
@@ -122,8 +121,8 @@ fn write_garbage(channel: &Channel, time: Duration, sparing: bool, seed: u64) ->
             word.store(garbage(&mut random, now, peer.header.slots_offset), Ordering::Relaxed);
             writes += 1;
             if random.below(64) == 0 {
-                raw::wake(&peer.status().published);
-                raw::wake(&peer.status().writer_word);
+                futex::wake(&peer.status().published);
+                futex::wake(&peer.status().writer_word);
             }
             if random.below(50) == 0 {
                 std::thread::sleep(Duration::from_micros(random.below(200)));
@@ -192,7 +191,7 @@ fn wake_for(channel: &Channel, time: Duration, word: impl Fn(&RawPeer) -> &Atomi
     while Instant::now() < until {
         for _ in 0..1000 {
             word(&peer).fetch_add(1, Ordering::Relaxed);
-            raw::wake(word(&peer));
+            futex::wake(word(&peer));
         }
     }
 }
@@ -246,7 +245,7 @@ fn waiting_lossless_writer() {
     let mut wakeups = 0;
     while began.elapsed() < SECOND {
         peer.status().writer_word.fetch_add(1, Ordering::Relaxed);
-        raw::wake(&peer.status().writer_word);
+        futex::wake(&peer.status().writer_word);
         wakeups += 1;
         std::thread::sleep(Duration::from_micros(20));
     }

@@ -3,18 +3,22 @@
 //! Attacks by processes of another user, which may only read the segment.
 
 use std::{
-    ffi::CString,
-    fs::{File, Metadata, OpenOptions},
+    fs::{File, Metadata, OpenOptions, Permissions},
     hint::black_box,
     os::{
         fd::AsRawFd,
-        unix::fs::{FileExt, MetadataExt},
+        unix::fs::{FileExt, MetadataExt, PermissionsExt},
     },
-    sync::atomic::AtomicU32,
+    sync::atomic::{AtomicU8, AtomicU32, Ordering},
     time::Duration,
 };
 
-use nix::{libc, sys::statvfs::statvfs};
+use nix::{
+    fcntl::{FallocateFlags, fallocate},
+    libc,
+    sys::{mman::ProtFlags, statvfs::statvfs},
+    unistd::truncate,
+};
 use rsshm_channel::layout::{Header, Status};
 use rsshm_testkit::{
     emulation::{frames_on_this_machine, on_this_machine},
@@ -25,7 +29,7 @@ use rsshm_testkit::{
 };
 
 use super::honest::{Honest, RATE};
-use crate::support::{SIZE, raw, test_duration};
+use crate::support::{SIZE, futex, mapping::SharedMapping, raw, test_duration};
 
 pub const ROLES: &[(&str, Role)] = &[
     ("hostile/read-only attacks", all_attacks),
@@ -62,7 +66,7 @@ struct ReadOnly {
     path: String,
     file: File,
     size: usize,
-    mapping: *mut libc::c_void,
+    mapping: SharedMapping,
 }
 
 impl ReadOnly {
@@ -71,14 +75,12 @@ impl ReadOnly {
         let path = format!("/dev/shm/{channel}");
         let file = File::open(&path).unwrap();
         let size = file.metadata().unwrap().len() as usize;
-        let mapping = map(&file, size, libc::PROT_READ);
-        assert!(mapping != libc::MAP_FAILED);
         Self {
             channel: channel.to_owned(),
+            mapping: SharedMapping::of_file(&file, size, ProtFlags::PROT_READ).unwrap(),
             path,
             file,
             size,
-            mapping,
         }
     }
 
@@ -87,8 +89,7 @@ impl ReadOnly {
         let mut offset = [0; 8];
         let at = std::mem::offset_of!(Header, status_offset) as u64;
         self.file.read_exact_at(&mut offset, at).unwrap();
-        let at = u64::from_ne_bytes(offset) as usize + field;
-        unsafe { &*self.mapping.cast::<u8>().add(at).cast::<AtomicU32>() }
+        self.mapping.at(u64::from_ne_bytes(offset) as usize + field)
     }
 
     fn published(&self) -> &AtomicU32 {
@@ -101,7 +102,6 @@ impl ReadOnly {
 
     /// Tries calls on the segment's path. Returns the names of the calls that succeed.
     fn try_by_path(&self) -> Vec<&'static str> {
-        let path = CString::new(self.path.clone()).unwrap();
         let may_write = |path: &str| OpenOptions::new().write(true).open(path).is_ok();
         let calls = [
             ("open", may_write(&self.path)),
@@ -113,11 +113,8 @@ impl ReadOnly {
                 "open the lock file",
                 File::open(format!("/dev/shm/sem.{}", self.channel)).is_ok(),
             ),
-            (
-                "truncate by name",
-                succeeds(unsafe { libc::truncate(path.as_ptr(), 0) }),
-            ),
-            ("remove", succeeds(unsafe { libc::unlink(path.as_ptr()) })),
+            ("truncate by name", truncate(self.path.as_str(), 0).is_ok()),
+            ("remove", std::fs::remove_file(&self.path).is_ok()),
             (
                 "rename",
                 std::fs::rename(&self.path, format!("{}-stolen", self.path)).is_ok(),
@@ -129,31 +126,24 @@ impl ReadOnly {
 
     /// Tries calls on the segment's descriptor and mapping. Returns the names of the calls that succeed.
     fn try_by_descriptor(&self) -> Vec<&'static str> {
-        let fd = self.file.as_raw_fd();
-        let read_write = libc::PROT_READ | libc::PROT_WRITE;
-        let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let file = &self.file;
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let calls = [
+            ("write", file.write_at(&[0; 8], 256).is_ok()),
+            ("truncate", file.set_len(0).is_ok()),
             (
-                "write",
-                unsafe { libc::pwrite(fd, [0u8; 8].as_ptr().cast(), 8, 256) } >= 0,
+                "fallocate",
+                fallocate(file, FallocateFlags::empty(), 0, 1 << 30).is_ok(),
             ),
-            ("truncate", succeeds(unsafe { libc::ftruncate(fd, 0) })),
-            ("fallocate", succeeds(unsafe { libc::fallocate(fd, 0, 0, 1 << 30) })),
-            ("punch", succeeds(unsafe { libc::fallocate(fd, hole, 0, 4096) })),
+            ("punch", fallocate(file, hole, 0, 4096).is_ok()),
             (
                 "map for writing",
-                map(&self.file, self.size, read_write) != libc::MAP_FAILED,
+                SharedMapping::of_file(file, self.size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).is_ok(),
             ),
-            (
-                "mprotect",
-                succeeds(unsafe { libc::mprotect(self.mapping, 4096, read_write) }),
-            ),
-            ("chmod", succeeds(unsafe { libc::fchmod(fd, 0o666) })),
-            (
-                "lease",
-                succeeds(unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) }),
-            ),
-            ("write lock", raw::lock(&self.file, libc::F_WRLCK, 0, 0)),
+            ("mprotect", self.mapping.make_writable().is_ok()),
+            ("chmod", file.set_permissions(Permissions::from_mode(0o666)).is_ok()),
+            ("lease", can_take_lease(file)),
+            ("write lock", raw::lock(file, libc::F_WRLCK, 0, 0)),
         ];
         succeeded(&calls)
     }
@@ -168,13 +158,18 @@ impl ReadOnly {
             .map(|(byte, length)| {
                 let file = File::open(&self.path).unwrap();
                 raw::lock(&file, libc::F_RDLCK, byte, length);
-                unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+                // Only the first of these calls can succeed.
+                let _ = file.try_lock();
                 file
             })
             .into();
         // Read a byte of every page through the mapping. These reads must not commit memory.
-        let bytes = unsafe { std::slice::from_raw_parts(self.mapping.cast::<u8>(), self.size) };
-        black_box(bytes.iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>());
+        let pages = (0..self.size).step_by(4096);
+        black_box(
+            pages
+                .map(|page| u64::from(self.mapping.at::<AtomicU8>(page).load(Ordering::Relaxed)))
+                .sum::<u64>(),
+        );
         say(format!("succeeded: {done:?}"));
         listen();
         drop(locked);
@@ -184,7 +179,7 @@ impl ReadOnly {
         let words = [self.published(), self.writer_word()];
         say(ATTACKING);
         loop {
-            words.iter().for_each(|word| raw::wake(word));
+            words.iter().for_each(|word| futex::wake(word));
         }
     }
 
@@ -192,64 +187,40 @@ impl ReadOnly {
         let words = [self.published(), self.writer_word()];
         // The attacker's own word must be in shared memory too, because the kernel moves sleepers only between two
         // shared futexes or two private futexes.
-        let own = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                4096,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        assert!(own != libc::MAP_FAILED);
-        let own = unsafe { &*own.cast::<AtomicU32>() };
+        let own = SharedMapping::new_memory(4096).unwrap();
         say(ATTACKING);
         loop {
             for word in words {
-                steal_sleepers(word, own);
+                // Nobody wakes the sleepers there.
+                futex::move_sleepers(word, own.at(0));
             }
         }
     }
 
     /// Sleeps on the futex word `published` in a thousand threads.
     fn sleep_in_many_threads(&self) {
-        let address = self.published().as_ptr().addr();
-        for _ in 0..1000 {
-            std::thread::Builder::new()
-                .stack_size(64 << 10)
-                .spawn(move || {
-                    let published = std::ptr::without_provenance::<AtomicU32>(address);
-                    loop {
-                        unsafe {
-                            let seen = std::ptr::read_volatile(published.cast::<u32>());
-                            libc::syscall(libc::SYS_futex, published, libc::FUTEX_WAIT, seen, 0);
+        let published = self.published();
+        std::thread::scope(|scope| {
+            for _ in 0..1000 {
+                std::thread::Builder::new()
+                    .stack_size(64 << 10)
+                    .spawn_scoped(scope, || {
+                        loop {
+                            // Relaxed: the value only lets the thread sleep.
+                            futex::sleep(published, published.load(Ordering::Relaxed));
                         }
-                    }
-                })
-                .unwrap();
-        }
-        say(ATTACKING);
-        loop {
-            std::thread::sleep(Duration::from_secs(60));
-        }
+                    })
+                    .unwrap();
+            }
+            say(ATTACKING);
+        });
     }
 }
 
-fn map(file: &File, size: usize, protection: i32) -> *mut libc::c_void {
-    unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            size,
-            protection,
-            libc::MAP_SHARED,
-            file.as_raw_fd(),
-            0,
-        )
-    }
-}
-
-fn succeeds(result: i32) -> bool {
+/// Whether this process may take a lease on the file, which the kernel would break at the next open.
+fn can_take_lease(file: &File) -> bool {
+    // SAFETY: the call gets a descriptor and a number, and no memory.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
     result != -1
 }
 
@@ -257,20 +228,6 @@ fn succeeds(result: i32) -> bool {
 fn succeeded(calls: &[(&'static str, bool)]) -> Vec<&'static str> {
     let succeeded = calls.iter().filter(|(_, succeeded)| *succeeded);
     succeeded.map(|(name, _)| *name).collect()
-}
-
-/// Moves all threads that sleep on `from` to the attacker's own word, where nobody wakes them.
-fn steal_sleepers(from: &AtomicU32, own: &AtomicU32) -> i64 {
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            from.as_ptr(),
-            libc::FUTEX_REQUEUE,
-            0,
-            libc::c_long::from(i32::MAX),
-            own.as_ptr(),
-        )
-    }
 }
 
 /// The test runs in a role. If possible, the role has its own /dev/shm, so that the test can check how much memory is

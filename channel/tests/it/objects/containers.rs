@@ -15,7 +15,7 @@ use rsshm_testkit::{
 
 use super::{
     accepting, check_objects,
-    hostile::{accept_request, answer_with, listen_at, reply_to},
+    hostile::servers::{accept_request, answer_with, listen_at, reply_to},
     is_object,
     pool::{Pool, memfd, object_writer},
 };

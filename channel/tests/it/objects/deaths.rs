@@ -8,6 +8,7 @@ use std::{os::unix::fs::MetadataExt, process::Command, time::Duration};
 use rsshm_channel::{Caps, Next, ObjectFault, Reader, ReaderOptions};
 use rsshm_testkit::{
     Channel, Process, eventually,
+    process::stat_fields,
     role::{self, Role, listen, say},
     timed,
 };
@@ -128,8 +129,7 @@ fn publish_until(
 }
 
 fn is_stopped(process: &Process) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
-    stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    stat_fields(format!("/proc/{}", process.pid())).unwrap()[0] == "T"
 }
 
 const OF_A_READER: [&str; 9] = [

@@ -2,6 +2,8 @@
 
 //! Helpers that the test modules share. They open writers and readers, publish and check frames, and measure resources.
 
+pub mod futex;
+pub mod mapping;
 pub mod raw;
 
 use std::{
@@ -12,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    time::{ClockId, clock_gettime},
+};
 use rsshm_channel::{
     Caps, ChannelName, Error, Frame, FrameData, FrameDescriptor, NewEvent, Next, ReadLimits, Reader, ReaderOptions,
     ServiceReport, ServiceThread, Writer, WriterOptions, layout::DELTA_UNIT,
@@ -281,6 +286,12 @@ impl Resources {
             "{before:?} have become {self:?}"
         );
     }
+}
+
+/// Limits a resource of this process.
+pub fn limit(resource: Resource, most: u64) {
+    let (_, hard) = getrlimit(resource).unwrap();
+    setrlimit(resource, most.min(hard), hard).unwrap();
 }
 
 /// The number of repetitions of a slow step: `long` if `RSSHM_TEST_SECONDS` is set, otherwise `short`.

@@ -4,38 +4,32 @@
 
 use std::{
     fs::{File, OpenOptions},
-    num::NonZeroUsize,
     os::unix::fs::FileExt,
-    ptr::NonNull,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::Ordering,
 };
 
 use bytemuck::Zeroable;
 use nix::{
     fcntl::{FcntlArg, fcntl},
     libc,
-    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
+    sys::mman::ProtFlags,
     unistd::{SysconfVar, sysconf},
 };
 use rsshm_channel::layout::{
     DESCRIPTOR_STRIDE, EVENT_STRIDE, FIRST_READER_BYTE, Header, ReaderEntry, STICKY_EVENT_COUNT, SlotRecord, Status,
     reader_state,
 };
-
 use rsshm_testkit::Channel;
+
+use super::mapping::{Atomics, SharedMapping};
 
 /// A channel's two files, opened for writing.
 pub struct RawPeer {
     pub header: Header,
-    start: NonNull<u8>,
-    length: NonZeroUsize,
+    tables: SharedMapping,
     /// The file that carries the locks.
     lock_file: File,
 }
-
-// SAFETY, for `Send` and `Sync`: the mapping is accessed only through atomics.
-unsafe impl Send for RawPeer {}
-unsafe impl Sync for RawPeer {}
 
 impl RawPeer {
     pub fn open(channel: &Channel) -> Self {
@@ -49,20 +43,18 @@ impl RawPeer {
         let mut header = Header::zeroed();
         file.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).ok()?;
         header.check(file.metadata().ok()?.len()).ok()?;
-        let length = NonZeroUsize::new(header.slots_offset as usize).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, &file, 0) }.unwrap();
         Some(Self {
             header,
-            start: start.cast(),
-            length,
+            tables: SharedMapping::of_file(&file, header.slots_offset as usize, protection).unwrap(),
             lock_file: open(channel.lock_file())?,
         })
     }
 
-    /// The part of the tables at `offset`. The caller makes sure that this part is inside the tables.
-    pub fn at<T>(&self, offset: u64) -> &T {
-        unsafe { self.start.add(offset as usize).cast().as_ref() }
+    /// The part of the tables at `offset`.
+    #[track_caller]
+    pub fn at<T: Atomics>(&self, offset: u64) -> &T {
+        self.tables.at(offset as usize)
     }
 
     /// The status of the segment.
@@ -123,17 +115,6 @@ impl RawPeer {
         self.status().joins.fetch_add(1, Ordering::SeqCst);
         entry
     }
-}
-
-impl Drop for RawPeer {
-    fn drop(&mut self) {
-        let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
-    }
-}
-
-/// Wakes every thread that sleeps on the futex `word`.
-pub fn wake(word: &AtomicU32) {
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
 /// Locks bytes for the open file description of `file`. Returns `false` if a lock of another open file description
