@@ -381,6 +381,7 @@ mod tests {
 
     #[test]
     fn eos_of_the_application_ends_the_stream_in_every_state() {
+        type Begin = fn() -> Story;
         type Change = fn(&mut Situation);
         let nothing: Change = |_| {};
         let close: Change = |situation| {
@@ -388,7 +389,7 @@ mod tests {
             situation.begin_stream();
         };
         // When the EOS comes, what happens then, and whether the thread has to send the EOS.
-        let cases: [(fn() -> Story, Change, bool); 6] = [
+        let cases: [(Begin, Change, bool); 6] = [
             (Story::playing, nothing, false),
             (Story::playing, close, true),
             (Story::closed, nothing, true),
