@@ -153,7 +153,6 @@ impl Stamper {
         let target = buffer.make_mut();
         target.set_offset(self.tag.serial);
         self.tag.fill(&mut target.map_writable().unwrap());
-        self.context.before_publish(self.tag.serial);
         let counters = self.context.counters;
         counters.published.fetch_add(1, Relaxed);
         counters.last_at.store(monotonic_ns(), Relaxed);
