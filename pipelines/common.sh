@@ -115,25 +115,33 @@ encoder=(videoconvert ! x264enc tune=zerolatency speed-preset=veryfast key-int-m
 # Where the channels are.
 directory=${RSSHM_DIR:-/dev/shm}
 processes=()
+# wait_until_ended: waits up to END_SECONDS until all programs have ended. Sets `alive` to those that have not.
+wait_until_ended() {
+	local pid left
+	for ((left = ${END_SECONDS:-10} * 10; ; left--)); do
+		alive=()
+		for pid in "${processes[@]}"; do if kill -0 "$pid" 2>/dev/null; then alive+=("$pid"); fi; done
+		if [ "${#alive[@]}" -eq 0 ] || [ "$left" -le 0 ]; then break; fi
+		sleep 0.1
+	done
+}
 # finish: interrupts all programs, waits until they have ended, and counts the files of the channel that are left.
 finish() {
 	trap - EXIT INT TERM
 	# A closed terminal does not interrupt the end.
 	trap '' HUP
-	local pid left alive=()
+	local pid left alive
 	for pid in "${processes[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
-	for ((left = ${END_SECONDS:-10} * 10; left > 0; left--)); do
-		alive=()
-		for pid in "${processes[@]}"; do if kill -0 "$pid" 2>/dev/null; then alive+=("$pid"); fi; done
-		[ "${#alive[@]}" -gt 0 ] || break
-		sleep 0.1
-	done
-	# A program that hangs in a driver does not end by itself.
+	wait_until_ended
+	# A program that hangs in a driver does not end by itself. Its process group has the processes that it started.
 	for pid in "${alive[@]}"; do
 		echo "Process $pid did not end within ${END_SECONDS:-10} seconds, so it is killed" >&2
-		kill -KILL "$pid" 2>/dev/null || true
+		kill -KILL -- "-$pid" 2>/dev/null || true
 	done
-	for pid in "${processes[@]}"; do wait "$pid" 2>/dev/null || true; done
+	wait_until_ended
+	for pid in "${alive[@]}"; do
+		echo "Process $pid is left: it was killed, but it may hang in a driver" >&2
+	done
 	if [ "${#processes[@]}" -gt 0 ]; then
 		left=$(find "$directory" -maxdepth 1 \( -name "$CHANNEL" -o -name "sem.$CHANNEL" \) | wc -l)
 		echo "Stopped. Files of the channel left in $directory: $left"

@@ -100,8 +100,8 @@ static OBJECT_LOCK: Mutex<()> = Mutex::new(());
 /// The object that was kept with `memory`.
 pub(crate) fn object_of(memory: &gst::MemoryRef) -> Option<Object> {
     let _guard = lock(&OBJECT_LOCK);
-    // SAFETY: the memory is alive. If there is a value under this name, `keep_object` has put it there: a pointer from
-    // `Box<Object>`, which is freed only when it is replaced, under the lock, or with the memory.
+    // SAFETY: the memory is alive. If there is a value under this name, `keep_object` has put it there. It is a pointer
+    // from `Box<Object>`, and is freed only when it is replaced, under the lock, or with the memory.
     unsafe {
         let pointer = memory.as_ptr().cast_mut().cast();
         ffi::gst_mini_object_get_qdata(pointer, OBJECT.into_glib())

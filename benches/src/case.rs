@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A case: the size of the frames, the memory in which they are drawn, their rate, the number of readers, and what a
-//! reader reads of a frame.
+//! A case: the size of the frames, the memory in which they are drawn, their rate and the number of readers. It also says
+//! what a reader reads of a frame.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

@@ -59,8 +59,8 @@ pub fn remove_shmsink_memory(pid: u32) {
     }
 }
 
-/// Makes the processes of a run, whose current directory is `dir`, keep iceoryx2's files there, and give its shared
-/// memory a name that begins with that of the channel.
+/// Makes the processes of a run keep iceoryx2's files in `dir`, which is their current directory. The name of its shared
+/// memory then begins with that of the channel.
 pub fn configure_iceoryx2(dir: &Path, channel: &str) -> Result<(), String> {
     let path = dir.join("config");
     let text = format!(

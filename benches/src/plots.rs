@@ -222,7 +222,7 @@ type DrawResult = Result<(), Box<dyn std::error::Error>>;
 fn axis_range(values: impl Iterator<Item = f64> + Clone, base: f64) -> std::ops::Range<f64> {
     let high = values.clone().fold(AXIS_MIN, f64::max);
     let low = values.fold(high, f64::min);
-    // The margin of 1e-9 is for rounding errors: without it, a value that is a power of `base` could move an end of the
+    // The margin of 1e-9 is for rounding errors. Without it, a value that is a power of `base` could move an end of the
     // range to the next power.
     base.powf((low.log(base) + 1e-9).floor())
         ..base.powf((high.log(base) - 1e-9).ceil().max(low.log(base).floor() + 1.0))

@@ -183,8 +183,8 @@ typedef struct rsshm_fd {
  * one. The descriptor must not be closed, and its memory not be written. A device imports a dmabuf. A processor that maps
  * one itself calls DMA_BUF_IOCTL_SYNC; `data` of rsshm_frame_get needs no such call.
  *
- * RSSHM_NOTHING: the frame has no such plane, or it is not in a descriptor of its own, but in a slot or a copy; then
- * `data` has the bytes. RSSHM_E_STATE: the rows of the plane are in several descriptors. `fd` is -1 in both cases.
+ * RSSHM_NOTHING: the frame has no such plane, or the plane is in a slot or a copy. Then `data` has the bytes.
+ * RSSHM_E_STATE: the rows of the plane are in several descriptors. `fd` is -1 in both cases.
  */
 rsshm_status rsshm_frame_fd(rsshm_frame *frame, uint32_t plane, rsshm_fd *out);
 
@@ -259,8 +259,8 @@ rsshm_status rsshm_reader_open(const char *name, const rsshm_reader_options *opt
  * RSSHM_TIMEOUT, RSSHM_EOS, RSSHM_NO_WRITER, RSSHM_WOKEN, RSSHM_EVICTED: call again, or stop.
  * RSSHM_EVENT: only with RSSHM_EVENTS. rsshm_reader_get_event has the event; then call again.
  * RSSHM_E_DENIED, RSSHM_E_DAMAGED, RSSHM_E_NO_MEMORY, RSSHM_E_SYSTEM: the channel cannot be read now. RSSHM_E_SYSTEM
- * also means that frames by descriptor were missed because their memory could not be got, for example because this process
- * has too many open files. It comes once for each reason; the program may call again.
+ * also means that frames by descriptor were missed because their memory could not be got. This process may have too many
+ * open files, for example. The status comes once for each reason; the program may call again.
  */
 rsshm_status rsshm_reader_next(rsshm_reader *reader, int64_t timeout_ns, rsshm_frame **frame);
 
@@ -408,8 +408,8 @@ typedef struct rsshm_slot_info {
  * Claims a slot for the next frame. `size` is its size in bytes; 0 means the size that the caps have.
  *
  * RSSHM_OK: *slot and *info are the slot. Call rsshm_slot_publish or rsshm_slot_release.
- * RSSHM_DROPPED: readers hold all slots. A lossless writer waits instead, until there is one, until max_wait_ns has
- * passed (RSSHM_TIMEOUT) or until rsshm_writer_wake is called (RSSHM_WOKEN); the frame is not lost then. A writer with
+ * RSSHM_DROPPED: readers hold all slots. A lossless writer waits for a slot instead. The wait ends early if max_wait_ns
+ * has passed (RSSHM_TIMEOUT), or if rsshm_writer_wake is called (RSSHM_WOKEN); the frame is not lost then. A writer with
  * RSSHM_SPARE gets memory that is not a slot instead.
  */
 rsshm_status rsshm_writer_claim(rsshm_writer *writer, size_t size, rsshm_slot **slot, rsshm_slot_info *info);
@@ -463,9 +463,9 @@ rsshm_status rsshm_writer_write_bytes(rsshm_writer *writer, const void *data, si
 /*
  * Publishes a frame that stays where it is, in the program's memfds or dmabufs, without a copy. The writer has RSSHM_FDS;
  * it has no slots for bytes, so the other functions that claim or write are errors. The frame is the planes one after
- * another, with fd, offset, size and stride of each; other fields are ignored. With stride 0 in all of them, the planes
- * are pieces of a frame in the layout of the caps, and one may have all of it. The same memory is the same object, however
- * often it comes, and the descriptors may be closed after the call. `info` may be NULL.
+ * another, with fd, offset, size and stride of each; other fields are ignored. If the stride is 0 in all of them, the
+ * planes are pieces of a frame in the layout of the caps. One piece may have all of it. The same memory is the same
+ * object, however often it comes, and the descriptors may be closed after the call. `info` may be NULL.
  *
  * release(user) is called once, also after an error: from then on, the program may write into the memory. A thread of the
  * library may call it, so it only notes that, and calls no function of the library. The newest frame is out until the next
@@ -550,9 +550,9 @@ rsshm_status rsshm_writer_close(rsshm_writer *writer);
 rsshm_status rsshm_channels(char *names, size_t size, size_t *needed);
 
 /*
- * Checks that `caps` is a text that GStreamer takes for fixed caps, and stores its parts, each with a NUL: the media
- * type, the features ("" if there are none; ", " between two), then name and value of each field, and an empty name at
- * the end. A value has neither type nor quotes; arrays and structures are as GStreamer writes them. `parts`, `size`
+ * Checks that `caps` is a text that GStreamer takes for fixed caps, and stores its parts, each with a NUL. The parts are
+ * the media type, the features ("" if there are none; ", " between two), then name and value of each field. An empty name
+ * is the end. A value has neither type nor quotes; arrays and structures are as GStreamer writes them. `parts`, `size`
  * and `needed` are as in rsshm_channels. RSSHM_E_CAPS: the error's text says at which byte the mistake is.
  */
 rsshm_status rsshm_caps_parts(const char *caps, char *parts, size_t size, size_t *needed);

@@ -2,8 +2,8 @@
 
 //! Handles: the opaque pointers of the C interface.
 //!
-//! A handle looks like a pointer, but its bits are a place in a table of this module, and how many times that place was
-//! used. So the library recognises a handle that is NULL, closed, invented, of another type, or inherited by a fork.
+//! A handle looks like a pointer. Its bits are a place in a table of this module, and how many times that place was used.
+//! So the library recognises a handle that is NULL, closed, invented, of another type, or inherited by a fork.
 //!
 //! ```text
 //! bit 63      56 55  52 51    44 43        20 19       0

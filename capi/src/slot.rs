@@ -331,8 +331,8 @@ unsafe fn copy_plane(plane: &CPlane, place: &PlanePlace, to: &mut [u8], copier: 
 /// `rsshm_slot_publish`.
 ///
 /// # Safety
-/// `info` is NULL, or points to a structure of the size in its first field, whose metadata can be read, and whose `seq`
-/// is NULL or a variable.
+/// `info` is NULL, or points to a structure of the size in its first field. The metadata of the structure can be read, and
+/// its `seq` is NULL or a variable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsshm_slot_publish(slot: Handle<SlotObject>, info: *const CPublishInfo) -> c_int {
     enter("rsshm_slot_publish", || {

@@ -104,8 +104,8 @@ class Reader:
         timer = None if deadline is None else loop.call_at(deadline, _wake, waiter)
         self._waiter = waiter
         try:
-            # The descriptor is watched only during a wait. It is readable as long as a frame waits, so that the loop would
-            # call the callback all the time while the program does something else.
+            # The descriptor is watched only during a wait, because it is readable as long as a frame waits. Otherwise, the
+            # loop would call the callback all the time while the program does something else.
             descriptor = self.blocking.fileno()
             loop.add_reader(descriptor, _wake, waiter)
             self._watched = loop, descriptor

@@ -220,8 +220,9 @@ impl From<EncodedEvent> for EncodeResult {
 /// Encodes the events of a stream for the channel.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
-    /// The sequence number of the event that began the stream.
-    stream: Option<gst::Seqnum>,
+    /// The sequence number and the stream id of the event that began the stream. An element may give the events of one
+    /// operation one sequence number, so the number alone does not identify the event.
+    stream: Option<(gst::Seqnum, String)>,
     /// The names of the custom sticky events, in the order of their indices.
     custom_sticky: Vec<String>,
 }
@@ -243,9 +244,9 @@ impl Encoder {
         let name = event.structure().map_or("", |structure| structure.name().as_str());
         match event.view() {
             // Elements send an event again when their pads are linked again. This does not begin another stream.
-            EventView::StreamStart(start) if self.stream == Some(start.seqnum()) => EncodeResult::not_sent(),
+            EventView::StreamStart(start) if self.repeats_stream(start) => EncodeResult::not_sent(),
             EventView::StreamStart(start) => {
-                self.stream = Some(start.seqnum());
+                self.stream = Some((start.seqnum(), start.stream_id().to_owned()));
                 self.custom_sticky.clear();
                 Self::stream_start(start)
             }
@@ -294,6 +295,12 @@ impl Encoder {
             _ if event.is_downstream() => EncodeResult::left_out(&name_of(event), Reason::Type),
             _ => EncodeResult::not_sent(),
         }
+    }
+
+    /// Whether the event is the one that began the stream.
+    fn repeats_stream(&self, start: &gst::event::StreamStart) -> bool {
+        let stream = self.stream.as_ref();
+        stream.is_some_and(|(seqnum, id)| *seqnum == start.seqnum() && id == start.stream_id())
     }
 
     fn stream_start(event: &gst::event::StreamStart) -> EncodeResult {

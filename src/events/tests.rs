@@ -123,6 +123,24 @@ fn repeated_stream_start_is_not_sent() {
     assert!(is_sent(&event::StreamStart::new("stream")));
 }
 
+/// An element may give the events of one operation one sequence number.
+#[test]
+fn streams_with_one_seqnum_are_both_sent() {
+    init();
+    let mut encoder = Encoder::default();
+    let seqnum = gst::Seqnum::next();
+    for id in ["first", "second", "first"] {
+        let start = event::StreamStart::builder(id).seqnum(seqnum).build();
+        let (encoded, decoded, _) = transfer_with(&mut encoder, &start);
+        assert!(encoded.begins_stream);
+        let DecodedEvent::StreamStart(decoded) = decoded else {
+            panic!("{decoded:?}");
+        };
+        assert!(matches!(decoded.view(), gst::EventView::StreamStart(start) if start.stream_id() == id));
+        assert!(encoder.encode(&start).event.is_none());
+    }
+}
+
 fn group_of(event: &gst::EventRef) -> Option<gst::GroupId> {
     match event.view() {
         gst::EventView::StreamStart(start) => start.group_id(),

@@ -265,7 +265,7 @@ fn encode_one(
 pub(crate) struct Skipped {
     /// The records that are not valid.
     pub(crate) refused: u64,
-    /// The records that this program cannot turn into metas: their kind is unknown, their custom meta is not
+    /// The records that this program cannot turn into metas. Their kind is unknown, their custom meta is not
     /// registered, or this GStreamer does not have their meta.
     pub(crate) unknown: u64,
 }

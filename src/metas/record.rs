@@ -85,7 +85,7 @@ impl<'a> Output<'a> {
     }
 
     /// Appends what `write` writes. If `write` returns `None`, or if the part does not fit, the part is left out and
-    /// counted, and the rest of the record is kept.
+    /// counted. The rest of the record is kept.
     pub(super) fn part(&mut self, write: impl FnOnce(&mut Self) -> Option<()>) {
         let begin = self.to.len();
         if write(self).is_none() || self.to.len() > MAX_METADATA_SIZE {

@@ -20,7 +20,7 @@ use crate::{
     sync::lock,
 };
 
-/// After a frame that could not go by descriptor, so many frames in a row must be able to before the channel goes on with
+/// After a frame that could not go by descriptor, so many frames in a row must be able to. Then the channel goes on with
 /// descriptors. A source that copies its buffers when it has few of them would otherwise cause two segments each time.
 const RETURN_FRAMES: u32 = 30;
 /// How many buffers upstream can spare if it has no pool, as a source that gets its memory from another program.

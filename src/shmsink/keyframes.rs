@@ -45,7 +45,7 @@ impl KeyframeForwarder {
     /// Sends the requests of `report` upstream.
     ///
     /// An encoder gets a request for a later time at once, because it keeps the request until the frame of that time
-    /// comes, which may be long before that frame reaches the sink. Other sources of encoded frames, such as cameras
+    /// comes. This may be long before that frame reaches the sink. Other sources of encoded frames, such as cameras
     /// and RTP sessions, make a keyframe as soon as they are asked. They get the request when its time has come.
     pub(super) fn send_requests(&self, sink: &gst_base::BaseSink, report: &ServiceReport) {
         if !report.keyframe_requests.is_empty() && is_planned_upstream(sink.sink_pad()) {

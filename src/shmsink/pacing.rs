@@ -74,8 +74,8 @@ impl Pacing {
         sink.latency().nseconds().into()
     }
 
-    /// Sets the base class's `ts-offset` to the user's `ts-offset` plus the delay, minus the latency that the base
-    /// class adds and that frames do not wait for.
+    /// Sets the base class's `ts-offset` to the user's `ts-offset` plus the delay. The latency that the base class adds,
+    /// and that frames do not wait for, is subtracted.
     pub(super) fn apply(&self, sink: &gst_base::BaseSink, settings: PacingSettings) {
         let unwanted = i128::from(sink.latency().nseconds()) - self.pipeline_latency_ns(sink);
         let offset = i128::from(settings.ts_offset) + i128::from(self.delay_ns()) - unwanted;

@@ -105,7 +105,7 @@ pub struct RsShmPool {
     writer: Mutex<Weak<Writer>>,
     current_format: Mutex<Arc<CurrentFormat>>,
     config: Mutex<Option<Arc<Config>>>,
-    /// Whether buffers may be acquired. The stores are Release and the load is Acquire, so a thread that sees `true`
+    /// Whether buffers may be acquired. The stores are Release, and pair with the Acquire load. A thread that sees `true`
     /// also sees the changes that `start` or `flush_stop` made before the store. A thread that still sees the old value
     /// gets one buffer too many or one too few. This does no harm, because buffers are freed on release.
     is_active: AtomicBool,

@@ -125,7 +125,7 @@ impl Stream {
         self.metadata = metadata;
     }
 
-    /// Begins a list of buffers. The clock of the pipeline is then looked at once for all of them, because this takes a
+    /// Begins a list of buffers. The clock of the pipeline is then looked at once for all of them. To look at it takes a
     /// fifth of the work for a small buffer.
     pub(super) fn begin_list(&mut self, element: &gst::Element) {
         self.is_on_monotonic = time::is_on_monotonic(element, &mut self.clock_offset);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Fills the time without a writer, so that muxers and mixers downstream continue with their other inputs: with silence
-//! in a stream of raw audio, and otherwise with GAP events.
+//! Fills the time without a writer, so that muxers and mixers downstream continue with their other inputs.
 //!
-//! Raw audio is filled with silence because audio encoders keep a GAP event back until they have the next samples.
+//! Streams get GAP events, and raw audio gets silence instead, because audio encoders keep a GAP event back until they have
+//! the next samples.
 
 use std::time::Duration;
 
@@ -62,8 +62,8 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// `None` if the caps are not those of raw audio, or of a kind that is not filled with silence: planar audio, unsigned
-    /// samples of rare sizes, and more than [`MAX_BYTE_RATE`].
+    /// `None` if the caps are not those of raw audio, or of a kind that is not filled with silence. These kinds are planar
+    /// audio, unsigned samples of rare sizes, and more than [`MAX_BYTE_RATE`].
     pub(super) fn of(caps: &gst::CapsRef) -> Option<Self> {
         let structure = caps
             .structure(0)

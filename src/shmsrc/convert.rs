@@ -218,7 +218,7 @@ fn keep_colours(chosen: &mut gst::Structure, channel: &gst::StructureRef, from: 
     }
 }
 
-/// The colorimetry of a conversion between RGB, YUV and grey: the primaries and the transfer function stay, and range and
+/// The colorimetry of a conversion between RGB, YUV and grey. The primaries and the transfer function stay. Range and
 /// matrix are the defaults of the new format.
 fn across_families(from: &VideoInfo, format: &VideoFormatInfo) -> Option<gst_video::VideoColorimetry> {
     let default = VideoInfo::builder(format.format(), from.width(), from.height())

@@ -17,8 +17,8 @@ const MAX_PASSED_SIZE: usize = 64 * 1024;
 /// The headers of the current caps.
 ///
 /// A reader that joins late would miss the headers at the beginning of the stream, so it gets those in the caps
-/// instead. A reader that joins at the beginning gets the headers of the stream itself, and none of them twice, because
-/// many demuxers do not accept headers twice. Frames after the beginning pass unchanged, also if they repeat headers.
+/// instead. A reader that joins at the beginning gets the headers of the stream itself. It gets none of them twice,
+/// because many demuxers do not accept this. Frames after the beginning pass unchanged, also if they repeat headers.
 #[derive(Default)]
 pub(super) struct StreamHeaders {
     /// The headers that must still be passed on.

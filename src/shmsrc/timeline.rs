@@ -3,12 +3,12 @@
 //! Maps the times of frames to the running time of the reader's pipeline.
 
 /// During this period after the start, in nanoseconds, frames from before the start are skipped. The period is extended
-/// by the writer's latency. If frames from before the start still arrive after it, their writer is late (too slow for
-/// its frame rate, for example), and these frames are shown late.
+/// by the writer's latency. If frames from before the start still arrive after it, their writer is late. It may be too
+/// slow for its frame rate. These frames are shown late.
 const EARLY_FRAMES_PERIOD_NS: i64 = 1_000_000_000;
 
-/// A frame that is more than this many nanoseconds ahead of now does not hold up the frames after it, because its
-/// writer did not keep to the clock.
+/// A frame that is more than this many nanoseconds ahead of now does not hold up the frames after it. Its writer did not
+/// keep to the clock.
 pub(super) const FAR_FUTURE_NS: i64 = 1_000_000_000;
 
 /// The smallest distance between the running times of two frames, in nanoseconds.

@@ -13,7 +13,7 @@ use super::{ClockOffset, Origin, base_time, origin, to_absolute, to_running};
 const UNKNOWN: i64 = i64::MIN;
 
 /// The conversion between running time and CLOCK_MONOTONIC that the last frame had. Other threads convert the times of
-/// events with it, so that an event for the time of a frame gets exactly the time of that frame.
+/// events with it. So an event for the time of a frame gets exactly the time of that frame.
 ///
 /// All accesses are Relaxed, because no other data depends on the value.
 #[derive(Debug)]

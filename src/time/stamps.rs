@@ -10,8 +10,8 @@ use super::filter::Step;
 ///
 /// - If the time with the old offset is later than the measurement that showed the step, the timestamp was taken after
 ///   the step.
-/// - If the time with the new offset is earlier than the last measurement before the step, or in the future, the
-///   timestamp was taken before the step.
+/// - If the time with the new offset is in the future, the timestamp was taken before the step. The same holds if this
+///   time is earlier than the last measurement before the step.
 /// - Otherwise, the regular distance of frames gives an expected time. The offset whose time is nearer to it is used.
 #[derive(Debug, Default)]
 pub(super) struct StepTracker {

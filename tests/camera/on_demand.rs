@@ -30,7 +30,7 @@ fn next_pts(reader: &mut Reader) -> u64 {
     }
 }
 
-// The descriptors of the process do not show whether the device is in use: v4l2src of GStreamer 1.22 leaves one open each
+// The descriptors of the process do not show whether the device is in use. v4l2src of GStreamer 1.22 leaves one open each
 // time that it stops, also without this project.
 #[test]
 #[ignore = "make test-camera"]

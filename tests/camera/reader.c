@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * reader CHANNEL: prints a line for each frame: its offset, the checksum of its bytes, its seq, how many frames were missed
- * before it, whether it is in place, and the checksum of the bytes that its descriptor has, or 0 if it has none.
+ * reader CHANNEL: prints a line for each frame. It has the offset, the checksum of the bytes, the seq, how many frames were
+ * missed before the frame, and whether it is in place. The last number is the checksum of the bytes that its descriptor
+ * has, or 0 if it has none.
  */
 #include <inttypes.h>
 #include <linux/dma-buf.h>

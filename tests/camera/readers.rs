@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One camera and readers of each kind, each in its own process: an output device that imports the buffers, a converter,
-//! a program in Python and one in C. Beside them are readers that are stopped, that hold all frames that they can get, and
-//! that are killed.
+//! One camera and readers of each kind, each in its own process. The readers are an output device that imports the
+//! buffers, a converter, a program in Python and one in C. Beside them are readers that are stopped, that hold all frames
+//! that they can get, and that are killed.
 //!
 //! Each reader prints the offset and a checksum of each frame. A frame without its line, or with another checksum than the
 //! camera's, fails the test.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Nothing is lost silently: a writer in another process sends one of everything, and each thing arrives, is counted by
-//! one of the two elements, or stays in the writer as the documents say.
+//! Nothing is lost silently. A writer in another process sends one of everything. Each thing arrives, is counted by one of
+//! the two elements, or stays in the writer as the documents say.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -12,11 +12,14 @@ use std::{
 };
 
 use gst::prelude::*;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use rsshm_channel::ChannelName;
 use rsshm_testkit::{
     Channel, PATIENCE, Process, eventually,
     gst::{BARS, Pipeline, SourceRecorder, Xvfb, command, launch, run_to_end},
-    wait_until,
 };
 
 /// The brightness of the [`BARS`].
@@ -164,30 +167,90 @@ fn scripts_print_help_and_missing_packages() {
     }
 }
 
-/// A program may hang in a driver, where it does not notice SIGINT. It must not keep the script, nor its own processes.
+/// A script with a program that ignores SIGINT, and that has started a process of its own. `functions` replaces functions
+/// of the shell.
+struct DeafProgram {
+    script: Process,
+    program: String,
+    child: String,
+}
+
+impl DeafProgram {
+    #[track_caller]
+    fn start(channel: &Channel, functions: &str) -> Self {
+        let mut script = command("bash");
+        script.env("CHANNEL", channel.as_str()).env("END_SECONDS", "1").args([
+            "-c",
+            &format!(
+                r#". "$0/common.sh"
+                {functions}
+                start "A deaf program" sh -c 'trap "" INT; sleep 120 & echo "child $!"; sleep 120'
+                echo "program ${{processes[0]}}"
+                wait_for_end"#
+            ),
+            scripts().to_str().unwrap(),
+        ]);
+        let script = Process::start(script);
+        let number = |word: &str| {
+            let mut number = None;
+            // The last line may be incomplete.
+            eventually(word, || {
+                let output = script.output();
+                let mut lines = output.split_inclusive('\n');
+                number = lines.find_map(|line| Some(line.strip_prefix(word)?.strip_suffix('\n')?.to_owned()));
+                number.is_some()
+            });
+            number.unwrap()
+        };
+        let (child, program) = (number("child "), number("program "));
+        Self { script, program, child }
+    }
+}
+
+impl Drop for DeafProgram {
+    fn drop(&mut self) {
+        // The group still exists if the script has not killed it.
+        let group: i32 = self.program.parse().unwrap();
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+}
+
+/// Whether a process runs. One that has ended may still wait for its parent.
+fn runs(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
+/// A program may hang in a driver, where it does not notice SIGINT. The script ends it with its processes, and then ends.
 #[test]
 fn program_that_does_not_end_is_killed() {
     let channel = Channel::new();
-    let mut deaf = command("bash");
-    deaf.env("CHANNEL", channel.as_str()).env("END_SECONDS", "1").args([
-        "-c",
-        r#". "$0/common.sh"
-        start "A deaf program" sh -c 'trap "" INT; echo deaf; while :; do sleep 0.1; done'
-        echo "process ${processes[0]}"
-        wait_for_end"#,
-        scripts().to_str().unwrap(),
-    ]);
-    let mut deaf = Process::start(deaf);
-    wait_until("the program is deaf", PATIENCE, || {
-        deaf.output().lines().any(|line| line == "deaf")
-    });
-    let output = deaf.interrupt();
-    let pid = output.lines().find_map(|line| line.strip_prefix("process ")).unwrap();
+    let mut deaf = DeafProgram::start(&channel, "");
+    let (program, child) = (deaf.program.clone(), deaf.child.clone());
+    assert!(runs(&program) && runs(&child));
+    let output = deaf.script.interrupt();
     assert!(
-        output.contains(&format!("Process {pid} did not end within 1 seconds, so it is killed")),
+        output.contains(&format!(
+            "Process {program} did not end within 1 seconds, so it is killed"
+        )),
         "{output}"
     );
-    assert!(!Path::new("/proc").join(pid).exists(), "{output}");
+    assert!(!output.contains("is left"), "{output}");
+    assert!(!runs(&program), "{output}");
+    eventually("the child of the program has ended", || !runs(&child));
+}
+
+/// SIGKILL does not end a program while it hangs in a driver. Here, the signal is not sent.
+#[test]
+fn script_ends_without_program_that_cannot_be_killed() {
+    let channel = Channel::new();
+    let mut deaf = DeafProgram::start(&channel, r#"kill() { [ "$1" = -KILL ] || builtin kill "$@"; }"#);
+    let output = deaf.script.interrupt();
+    assert!(
+        output.contains(&format!("Process {} is left", deaf.program)),
+        "{output}"
+    );
+    assert!(runs(&deaf.program), "{output}");
 }
 
 #[test]

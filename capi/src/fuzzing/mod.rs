@@ -2,9 +2,8 @@
 
 //! The body of the fuzz target `capi`: any sequence of C functions, with any arguments that a program may pass.
 //!
-//! A program must keep a few promises: memory that it passes has the size that it says, and the memory of a frame or a
-//! slot is used only until the frame or the slot ends. Handles, numbers, flags, sizes of structures and texts are
-//! arbitrary here.
+//! A program must keep two promises. Memory that it passes has the size that it says. The memory of a frame or a slot is
+//! used only until the frame or the slot ends. Handles, numbers, flags, sizes of structures and texts are arbitrary here.
 
 mod call;
 mod input;

@@ -29,8 +29,8 @@ pub(super) fn forget_answer() {
     IS_ANSWER_DUE.store(false, Ordering::Relaxed);
 }
 
-/// Whether the terminal has drawn what was written. Between this program and the terminal may be buffers of any size, for
-/// example those of ssh, so only an answer of the terminal says so.
+/// Whether the terminal has drawn what was written. Only an answer of the terminal says so, because there may be buffers
+/// of any size before it, for example those of ssh.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     asked_at: Option<Instant>,

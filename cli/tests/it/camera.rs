@@ -187,7 +187,7 @@ fn pipeline_is_started_again() {
     // The pipeline ends with the program, even if that is killed.
     process.kill();
     eventually("the pipeline ends", || kill(Pid::from_raw(second), None).is_err());
-    // The kernel sends the signal of the death once for each thread of the killed program, and gst-launch-1.0 dies at the
+    // The kernel sends the signal of the death once for each thread of the killed program. gst-launch-1.0 dies at the
     // second SIGINT, so it may leave the channel's files. The next start takes them over.
     let mut next = Process::start(camera(&channel, &["--source", &source]));
     writer(&channel, second);

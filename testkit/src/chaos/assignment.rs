@@ -151,13 +151,6 @@ impl ProcessContext {
         }
     }
 
-    /// A writer calls this before it publishes the frame `serial`.
-    pub fn before_publish(&self, serial: u64) {
-        if serial == 1 && was_stopped_since(0) {
-            self.board.forget_death_before(self.assignment.incarnation);
-        }
-    }
-
     /// Checks at the end of a process that it has as many files and mappings of objects as at its begin.
     pub fn check_open(&self, before: (usize, usize)) {
         let now = open_files_and_mappings();

@@ -116,8 +116,8 @@ impl Board {
         self.killed_at[incarnation as usize % MAX_DEATHS].store(at, Relaxed);
     }
 
-    /// Forgets the death of the writer before `incarnation`. A writer calls this if it was stopped before its first
-    /// frame, because the stop would make the recovery time too long.
+    /// Forgets the death of the writer before `incarnation`. The run calls this while this writer is stopped,
+    /// because the stop would make the recovery time too long.
     pub fn forget_death_before(&self, incarnation: u32) {
         self.killed_at[incarnation.wrapping_sub(1) as usize % MAX_DEATHS].store(0, Relaxed);
     }

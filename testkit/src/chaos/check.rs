@@ -143,7 +143,8 @@ impl FrameChecker {
         }
     }
 
-    /// If this is the first frame from a new writer, records the time since the death of the previous writer.
+    /// If this is the first frame from a new writer, records the time since the death of the previous writer. The run
+    /// forgets the death if the new writer was stopped meanwhile.
     fn record_recovery(&self, context: &ProcessContext, tag: Tag, now: u64) {
         let is_new_writer = self.last.is_some_and(|last| last.incarnation != tag.incarnation);
         if is_new_writer

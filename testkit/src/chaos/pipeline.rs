@@ -111,8 +111,8 @@ struct MemoryPool(Vec<gst::Memory>);
 
 impl MemoryPool {
     fn memory(&mut self, size: usize) -> gst::Memory {
-        // SAFETY: the memory is alive. The count is read without a lock, so it may be one of a moment ago; the memory is
-        // used again only if nobody else has it, and then nobody can get it.
+        // SAFETY: the memory is alive. The count is read without a lock, so it may be one of a moment ago. If it is 1,
+        // only the pool has the memory, so nobody else can get it before it is used again.
         let is_unused = |memory: &&gst::Memory| unsafe { (*memory.as_ptr()).mini_object.refcount == 1 };
         if let Some(memory) = self.0.iter().find(is_unused) {
             return memory.share(0..size);
@@ -153,7 +153,6 @@ impl Stamper {
         let target = buffer.make_mut();
         target.set_offset(self.tag.serial);
         self.tag.fill(&mut target.map_writable().unwrap());
-        self.context.before_publish(self.tag.serial);
         let counters = self.context.counters;
         counters.published.fetch_add(1, Relaxed);
         counters.last_at.store(monotonic_ns(), Relaxed);

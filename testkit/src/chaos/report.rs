@@ -200,6 +200,8 @@ pub struct Report {
     starved: u64,
     longest_without_frames: Duration,
     published: u64,
+    /// The longest time between two frames of a writer that no stop delayed.
+    longest_publish_pause: Duration,
     no_slot: u64,
     messages: u64,
     /// The longest time that a writer took to claim a slot and publish.
@@ -230,6 +232,7 @@ impl Report {
             starved: 0,
             longest_without_frames: Duration::ZERO,
             published: 0,
+            longest_publish_pause: Duration::ZERO,
             no_slot: 0,
             messages: 0,
             stall: Duration::ZERO,
@@ -262,6 +265,11 @@ impl Report {
     /// Records a time in which a reader received no frame although frames were published.
     pub fn add_time_without_frames(&mut self, time: Duration) {
         self.longest_without_frames = self.longest_without_frames.max(time);
+    }
+
+    /// Records a time in which a writer published no frame although no stop delayed it.
+    pub fn add_publish_pause(&mut self, time: Duration) {
+        self.longest_publish_pause = self.longest_publish_pause.max(time);
     }
 
     pub fn add_starved(&mut self) {
@@ -358,6 +366,7 @@ impl Report {
         self.no_slot += other.no_slot;
         self.messages += other.messages;
         self.longest_without_frames = self.longest_without_frames.max(other.longest_without_frames);
+        self.longest_publish_pause = self.longest_publish_pause.max(other.longest_publish_pause);
         self.stall = self.stall.max(other.stall);
         self.recoveries.extend(other.recoveries);
         self.recoveries.sort_unstable();
@@ -456,8 +465,8 @@ impl Report {
             "published {}, events received {events}, messages received {}, frames without a slot {}\n\
              torn {}, wrong order or repeated {}, other violations {}, starved {} (longest {:.0?}), slots lost {} of {}, \
              left in /dev/shm {}\n\
-             longest claim and publish {:.1?}; from a writer's death to the next frame: median {median:.1?}, \
-             longest {longest:.1?}, {} times\n",
+             longest claim and publish {:.1?}, longest pause of a writer {:.1?}; from a writer's death to the next frame: \
+             median {median:.1?}, longest {longest:.1?}, {} times\n",
             self.published,
             self.messages,
             self.no_slot,
@@ -470,6 +479,7 @@ impl Report {
             self.slots,
             self.leftovers.len(),
             self.stall,
+            self.longest_publish_pause,
             self.recoveries.len()
         )
     }
@@ -497,6 +507,7 @@ impl Report {
             "longest_without_frames_ms": self.longest_without_frames.as_millis() as u64,
             "no_slot": self.no_slot,
             "longest_claim_and_publish_us": self.stall.as_micros() as u64,
+            "longest_publish_pause_ms": self.longest_publish_pause.as_millis() as u64,
             "recovery_median_us": median.as_micros() as u64,
             "recovery_longest_us": longest.as_micros() as u64,
             "recoveries": self.recoveries.len(),

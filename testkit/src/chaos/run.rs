@@ -39,8 +39,10 @@ const TICK: Duration = Duration::from_millis(2);
 const STARVATION_TIME: Duration = Duration::from_secs(3);
 /// The time after a start or a continuation in which a process need not publish or receive frames.
 const SETTLING_TIME: Duration = Duration::from_millis(600);
-/// The longest accepted time between two frames of a writer while no process is stopped.
-const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(4);
+/// The longest accepted time between two frames of a writer that no stop delays. It is shorter than a calm phase.
+const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(2);
+/// The same for a lossless writer, which waits until a slow reader has taken many small frames.
+const MAX_LOSSLESS_PUBLISH_PAUSE: Duration = Duration::from_secs(4);
 /// The longest time that a writer which is not lossless may take to claim a slot and publish. These calls are much
 /// faster, even on a busy machine.
 const MAX_STALL: Duration = Duration::from_secs(2);
@@ -96,8 +98,10 @@ struct Run {
     /// Whether the next writer must use the channel crate and must not be a pipeline.
     is_without_sink: bool,
     published: u64,
-    published_at: Instant,
-    last_stop_at: Instant,
+    /// The time since the last frame of a writer that no stop delays.
+    publish_pause: Duration,
+    /// The last time at which a stop delayed the writer: its own, or in a lossless run that of any process.
+    delayed_at: Instant,
     report: Report,
 }
 
@@ -185,8 +189,8 @@ impl Run {
             is_calm: false,
             is_without_sink: false,
             published: 0,
-            published_at: now,
-            last_stop_at: now,
+            publish_pause: Duration::ZERO,
+            delayed_at: now,
         }
     }
 
@@ -310,7 +314,7 @@ impl Run {
             }
             self.check_process(index, now);
         }
-        self.watch_writer(now);
+        self.watch_writer(now, step);
         self.watch_readers(now, step);
     }
 
@@ -333,7 +337,14 @@ impl Run {
             _ => {}
         }
         if process.is_stopped {
-            self.last_stop_at = now;
+            // A lossless writer waits for its readers. Another writer waits for no process.
+            if kind.is_writer() || self.plan.lossless {
+                self.delayed_at = now;
+            }
+            if kind.is_writer() {
+                // No reader has received a frame that this stop delays, because the run has not ended the stop yet.
+                self.board.forget_death_before(self.incarnation);
+            }
             if process.continue_at.is_some_and(|at| now >= at) {
                 let _ = kill(process.pid, Signal::SIGCONT);
                 process.is_stopped = false;
@@ -391,17 +402,27 @@ impl Run {
         writer.is_some_and(|it| !it.is_stopped && now - it.awake_since > SETTLING_TIME)
     }
 
-    /// Checks that the writer publishes frames while no process is stopped.
-    fn watch_writer(&mut self, now: Instant) {
+    /// Checks that the writer publishes frames while no stop delays it.
+    fn watch_writer(&mut self, now: Instant, step: Duration) {
         let published = self.board.counters[0].published.load(Relaxed);
-        let is_excused = !self.is_writer_settled(now) || now - self.last_stop_at < SETTLING_TIME;
+        let is_excused = !self.is_writer_settled(now) || now - self.delayed_at < SETTLING_TIME;
         if published != self.published || is_excused {
             self.published = published;
-            self.published_at = now;
-        } else if now - self.published_at > on_this_machine(MAX_PUBLISH_PAUSE) {
-            self.published_at = now;
-            self.findings
-                .add("the writer publishes nothing, and no process is stopped");
+            self.publish_pause = Duration::ZERO;
+            return;
+        }
+        self.publish_pause += step;
+        self.report.add_publish_pause(self.publish_pause);
+        let limit = on_this_machine(if self.plan.lossless {
+            MAX_LOSSLESS_PUBLISH_PAUSE
+        } else {
+            MAX_PUBLISH_PAUSE
+        });
+        if self.publish_pause > limit {
+            self.publish_pause = Duration::ZERO;
+            self.findings.add(&format!(
+                "the writer publishes nothing for {limit:?}, and no stop delays it"
+            ));
             self.dump("stuck");
         }
     }

@@ -320,7 +320,6 @@ impl WriterPlayer {
         let descriptor = FrameDescriptor::new(size as u64)
             .with_pts(began)
             .with_offset(tag.serial);
-        self.context.before_publish(tag.serial);
         let published = drawn.publish(&self.writer, descriptor, &metadata);
         let time = awake_between(began, monotonic_ns());
         match published {
@@ -391,7 +390,6 @@ impl WriterPlayer {
         // rsshmsink also waits for its readers before it publishes. An upstream element may have claimed its slot
         // before all readers had followed to the current segment.
         self.writer.upstream().wait_for_followers();
-        self.context.before_publish(tag.serial);
         let published = self.writer.publish(slot, descriptor, &metadata);
         let publish_time = awake_between(began, monotonic_ns());
         if let Err(error) = published {

@@ -2,8 +2,8 @@
 
 //! The plan: all cases, for the elements that are installed.
 //!
-//! An element appears in the plan by its class. Its input is the first known stream that it accepts: a raw source, the
-//! output of an encoder, or the output of another element that the plan has found to work.
+//! An element appears in the plan by its class. Its input is the first known stream that it accepts. Streams are raw
+//! sources, the outputs of encoders, and those of other elements that the plan has found to work.
 
 use gst::prelude::*;
 

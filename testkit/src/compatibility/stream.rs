@@ -2,8 +2,8 @@
 
 //! Streams: the pipelines that the elements under test get their input from.
 //!
-//! The text of a stream is a pipeline in the syntax of `gst-launch-1.0`, in which sources are named in braces,
-//! for example `{video:320x240@15/1}`, `{audio}` and `{made:0}`. [`expand`] replaces these names.
+//! The text of a stream is a pipeline in the syntax of `gst-launch-1.0`, in which sources are named in braces. Examples
+//! are `{video:320x240@15/1}`, `{audio}` and `{made:0}`. [`expand`] replaces these names.
 
 use serde::{Deserialize, Serialize};
 

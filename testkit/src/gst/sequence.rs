@@ -159,7 +159,7 @@ impl SequenceChecker {
                 self.summary.first = number.into();
                 say(format!("{FIRST_FRAME}{number}"));
             }
-            // The gap between the first two frames is not counted: the source first delivers the newest frame, and
+            // The gap between the first two frames is not counted. The source first delivers the newest frame, and
             // skips all other frames from before the base time.
             Some(previous) if previous < number && self.summary.received == 2 => {}
             Some(previous) if previous < number => self.summary.missed += u64::from(number - previous - 1),
