@@ -7,31 +7,27 @@ use std::sync::atomic::Ordering;
 use super::{inner::Inner, replace};
 use crate::Error;
 
-/// Marks the channel as idle, and makes a segment without frames. A reader that attaches later would otherwise get the
-/// newest frame of the time before, which may be hours old.
+/// Makes a segment without frames, and marks it as idle. A reader that attaches later would otherwise get the newest frame
+/// of the time before, which may be hours old. The current segment, which has that frame, does not get the mark.
 pub(super) fn begin(inner: &Inner) -> Result<(), Error> {
     let _replacing = inner.begin_replacing();
-    set(inner, true);
+    inner.lock().is_idle = true;
     let result = replace::replace(inner, 0);
     if result.is_err() {
-        set(inner, false);
+        inner.lock().is_idle = false;
     }
     result
 }
 
 /// Ends the idle time.
 pub(super) fn end(inner: &Inner) {
-    set(inner, false);
-    // The service may sleep for the longer interval of the idle time.
-    inner.service().wake();
-}
-
-/// Sets the mark here and in the current segment.
-fn set(inner: &Inner, is_idle: bool) {
     let mut state = inner.lock();
-    state.is_idle = is_idle;
+    state.is_idle = false;
     if let Some(segment) = state.chain.current_mapped() {
         // Relaxed: observers only show the value.
-        segment.tables.status().idle.store(is_idle.into(), Ordering::Relaxed);
+        segment.tables.status().idle.store(0, Ordering::Relaxed);
     }
+    drop(state);
+    // The service may sleep for the longer interval of the idle time.
+    inner.service().wake();
 }
