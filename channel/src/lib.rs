@@ -59,10 +59,10 @@
 //! [`video`] reads caps of raw video: the planes of a frame, and its conversion to a picture for people.
 //!
 //! The private modules are layers. `reader` and `writer` use `segment`, which uses `protocol`, which uses `sys`; no
-//! layer uses a layer above it. `service` is above `writer`, and `video` uses only `protocol`. `unsafe` code is in `sys`
-//! and in `segment/tables.rs`. `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Two
-//! further files borrow the bytes of a slot: `reader/pinned.rs` borrows those of a pinned slot, and `writer/slot.rs`
-//! those of a claimed slot.
+//! layer uses a layer above it. `service` is above `writer`, and `video` uses only `protocol`. `unsafe` code is in
+//! `sys` and in `segment/tables.rs`. `protocol/layout.rs` declares which structures may be shared (`unsafe impl
+//! Shared`). Two further files borrow the bytes of a slot: `reader/pinned.rs` borrows those of a pinned slot, and
+//! `writer/slot.rs` those of a claimed slot.
 
 // Compiles the examples of README.md together with those of the doc comments.
 #[cfg(doctest)]

@@ -106,7 +106,8 @@ impl SegmentChain {
 
     /// Makes `slots` the slots of the current segment, after its file got the channel's name.
     pub(super) fn install(&mut self, slots: SlotAllocator, writer_lock: OfdLock) {
-        // These segments were superseded before the new one had the name, for example in a takeover. Their readers wait.
+        // These segments were superseded before the new one had the name, for example in a takeover. Their readers
+        // wait.
         for retired in &self.retired {
             retired.slots.segment().mapped().notify(FutexWord::Published);
         }
@@ -201,9 +202,9 @@ impl SegmentChain {
         self.retired = retired;
     }
 
-    /// Takes the frames of objects that nobody needs, in all segments. Returns their owner values, which the caller drops
-    /// while it holds no lock. Upstream needs the buffers of a superseded segment at once, because it may have to free
-    /// them before it can make others.
+    /// Takes the frames of objects that nobody needs, in all segments. Returns their owner values, which the caller
+    /// drops while it holds no lock. Upstream needs the buffers of a superseded segment at once, because it may have to
+    /// free them before it can make others.
     pub(super) fn retire_objects(&mut self, lossless: bool) -> Vec<Owner> {
         let mut owners = std::mem::take(&mut self.given_up);
         if let Some(current) = &mut self.current {

@@ -10,8 +10,8 @@ use crate::protocol::layout::{MAX_READERS, reader_state};
 /// The readers whose pins count in one segment.
 #[derive(Debug)]
 pub(super) struct CountedPins {
-    /// One bit for each reader entry that a reader has attached to, or is about to attach to. The pins of other entries do
-    /// not count, so the writer does not load them.
+    /// One bit for each reader entry that a reader has attached to, or is about to attach to. The pins of other entries
+    /// do not count, so the writer does not load them.
     attached: u64,
     /// How many readers had announced themselves when `attached` was determined.
     seen_joins: u32,
@@ -73,8 +73,8 @@ impl CountedPins {
         self.ignored[entry] == Some(generation)
     }
 
-    /// The slots that at least one counted pin marks. The caller has called [`note_joins`](Self::note_joins) before, and
-    /// after its fence.
+    /// The slots that at least one counted pin marks. The caller has called [`note_joins`](Self::note_joins) before,
+    /// and after its fence.
     pub(super) fn pinned(&self, segment: &WriterSegment) -> u64 {
         let readers = segment.tables().readers();
         let mut pinned = 0;
@@ -113,8 +113,8 @@ impl CountedPins {
         found
     }
 
-    /// The readers that have not taken all frames up to `last`, and how many of the frames from `first` on they have not
-    /// taken. Ignored readers are left out.
+    /// The readers that have not taken all frames up to `last`, and how many of the frames from `first` on they have
+    /// not taken. Ignored readers are left out.
     pub(super) fn missing(&self, segment: &WriterSegment, first: u64, last: u64) -> Missing {
         let readers = segment.tables().readers();
         let mut missing = Missing::default();
@@ -143,8 +143,8 @@ impl CountedPins {
         self.slow = [0, self.slow[0]];
     }
 
-    /// The seq up to which every present reader has taken all frames. Ignored readers are left out. The caller has called
-    /// [`note_joins`](Self::note_joins) before.
+    /// The seq up to which every present reader has taken all frames. Ignored readers are left out. The caller has
+    /// called [`note_joins`](Self::note_joins) before.
     pub(super) fn slowest_cursor(&self, segment: &WriterSegment) -> u64 {
         let readers = segment.tables().readers();
         let mut slowest = u64::MAX;

@@ -152,8 +152,8 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     })
 }
 
-/// Creates the planned segment, if possible with as many slots as a channel with a quota needs. If there is no memory, it
-/// releases the unused memory of the old segments and tries once more.
+/// Creates the planned segment, if possible with as many slots as a channel with a quota needs. If there is no memory,
+/// it releases the unused memory of the old segments and tries once more.
 fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     let header = plan.header;
     let try_create = |slots| Segment::create(header, plan.caps.as_str(), slots, inner.options().perms);

@@ -55,8 +55,8 @@ impl State {
         }
     }
 
-    /// Tells the readers of all segments which file is the socket. The caller gives the file its name later, so a reader
-    /// that finds the file finds its inode too.
+    /// Tells the readers of all segments which file is the socket. The caller gives the file its name later, so a
+    /// reader that finds the file finds its inode too.
     pub(super) fn set_socket(&mut self, inode: u64) {
         self.socket = inode;
         self.chain.set_socket(inode);

@@ -105,13 +105,13 @@ pub(super) fn wait_for_objects(inner: &Inner, size: u64) -> bool {
     }
 }
 
-/// Whether a lossless writer may publish another frame of objects of `size` bytes now. `held_since` is when the wait for
-/// readers that only hold frames began.
+/// Whether a lossless writer may publish another frame of objects of `size` bytes now. `held_since` is when the wait
+/// for readers that only hold frames began.
 ///
-/// If the limit of upstream's buffers is near, the next publish withdraws the quota. A reader that is behind will release
-/// its frames, so the writer waits for it. A reader that has taken all frames may hold them until it gets another one, so
-/// the writer waits only a short time for it. This holds too if the limit was lowered below the frames that are out: then
-/// one more is out, and no further one, because nobody can pin it.
+/// If the limit of upstream's buffers is near, the next publish withdraws the quota. A reader that is behind will
+/// release its frames, so the writer waits for it. A reader that has taken all frames may hold them until it gets
+/// another one, so the writer waits only a short time for it. This holds too if the limit was lowered below the frames
+/// that are out: then one more is out, and no further one, because nobody can pin it.
 fn has_objects(slots: &SlotAllocator, patience: &mut Patience, size: u64, held_since: &mut Option<Instant>) -> bool {
     let has_spare = slots.has_spare_object();
     if has_spare && !slots.would_limit_objects() {
@@ -203,8 +203,8 @@ fn wait_until(
     }
 }
 
-/// Sleeps until a reader comes or goes, until another segment is current, until the time of a keyframe request comes, or
-/// until `timeout` has passed.
+/// Sleeps until a reader comes or goes, until another segment is current, until the time of a keyframe request comes,
+/// or until `timeout` has passed.
 pub(super) fn wait_for_service(inner: &Inner, timeout: Duration) {
     let mut state = inner.lock();
     let (seen, pause) = state.service.begin_wait();

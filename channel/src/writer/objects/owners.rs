@@ -116,11 +116,11 @@ impl SlotOwners {
         self.out.load(Ordering::Relaxed)
     }
 
-    /// Whether so many buffers are out that readers must not hold the next frame too. The slots `except` do not count: the
-    /// slot of that frame, and those whose buffers go back before the publish ends.
+    /// Whether so many buffers are out that readers must not hold the next frame too. The slots `except` do not count:
+    /// the slot of that frame, and those whose buffers go back before the publish ends.
     ///
-    /// If this frame can be pinned, it may stay out when the next one is published. So two buffers must be left: one for
-    /// this frame, and one for the next.
+    /// If this frame can be pinned, it may stay out when the next one is published. So two buffers must be left: one
+    /// for this frame, and one for the next.
     pub(super) fn is_at_limit(&self, except: u64) -> bool {
         let out = self.frames_out().saturating_sub((self.owned & except).count_ones());
         out.saturating_add(2) > self.limit

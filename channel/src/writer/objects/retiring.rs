@@ -33,8 +33,8 @@ impl SlotAllocator {
         self.owners.as_ref().map_or(0, |owners| owners.frames_out())
     }
 
-    /// Whether another frame may be out, without more frames out after its publish than upstream can spare, or than are out
-    /// now: upstream may be able to spare fewer buffers than before.
+    /// Whether another frame may be out, without more frames out after its publish than upstream can spare, or than are
+    /// out now: upstream may be able to spare fewer buffers than before.
     pub(crate) fn has_spare_object(&self) -> bool {
         let Some(owners) = &self.owners else {
             return true;
@@ -42,8 +42,8 @@ impl SlotAllocator {
         owners.has_spare() || self.newest_goes_back()
     }
 
-    /// Whether the next publish would withdraw the quota although readers could have it if they released frames. With too
-    /// few buffers for any quota, the answer is no.
+    /// Whether the next publish would withdraw the quota although readers could have it if they released frames. With
+    /// too few buffers for any quota, the answer is no.
     pub(crate) fn would_limit_objects(&self) -> bool {
         self.owners
             .as_ref()
@@ -51,8 +51,8 @@ impl SlotAllocator {
     }
 
     /// Whether the buffer of the newest frame goes back after the next publish, whatever readers do: nobody can pin the
-    /// frame, and in lossless mode all readers have taken it. Without this rule, readers that hold all other frames until
-    /// they get the next one would stop a lossless writer for ever.
+    /// frame, and in lossless mode all readers have taken it. Without this rule, readers that hold all other frames
+    /// until they get the next one would stop a lossless writer for ever.
     fn newest_goes_back(&self) -> bool {
         let newest = self.runs.newest_slots(1);
         let taken = self.taken_by_readers(Overwritable::up_to(u64::MAX));
@@ -67,8 +67,8 @@ impl SlotAllocator {
         }
     }
 
-    /// Takes the frames beyond the history that nobody has pinned, and returns the owner values of all slots that nobody
-    /// can read any more. The caller drops them while it holds no lock.
+    /// Takes the frames beyond the history that nobody has pinned, and returns the owner values of all slots that
+    /// nobody can read any more. The caller drops them while it holds no lock.
     pub(crate) fn retire(&mut self) -> Vec<Owner> {
         if self.owners.is_none() {
             return Vec::new();
@@ -148,8 +148,8 @@ impl SlotAllocator {
 
     /// The largest quota that the buffers of upstream allow now; `None` if they do not matter.
     ///
-    /// If the last publish did not reach the limit, readers may pin all frames that are out: the next publish withdraws the
-    /// quota in time.
+    /// If the last publish did not reach the limit, readers may pin all frames that are out: the next publish withdraws
+    /// the quota in time.
     pub(crate) fn object_quota(&self) -> Option<u32> {
         let owners = self.owners.as_ref()?;
         let is_withdrawn = owners.is_limited() && owners.is_at_limit(self.given_back());
