@@ -113,6 +113,29 @@ impl CountedPins {
         found
     }
 
+    /// Ignores the pins in a superseded segment whose reader has died, although its entry is locked again: in the
+    /// segment `current`, the entry belongs to another process. A reader stores the same process in each segment.
+    pub(super) fn ignore_replaced(&mut self, superseded: &WriterSegment, current: &WriterSegment) {
+        if superseded.lock_file_id() != current.lock_file_id() {
+            return;
+        }
+        for entry in 0..MAX_READERS {
+            let (former, present) = (superseded.tables().entry(entry), current.tables().entry(entry));
+            // Acquire: pairs with the release stores of `PinCounts`, so that the generation is not older than the pins.
+            if former.pins.load(Ordering::Acquire) == 0 {
+                continue;
+            }
+            let (_, generation) = former.owner();
+            let (state, present_generation) = present.owner();
+            // Relaxed, for both: the loads of the states, which are acquire loads, order them after the stores.
+            let pids = (former.pid.load(Ordering::Relaxed), present.pid.load(Ordering::Relaxed));
+            let is_known = state != reader_state::NEW && pids.0 != 0 && pids.1 != 0;
+            if is_known && pids.0 != pids.1 && generation != present_generation {
+                self.ignore(entry, generation);
+            }
+        }
+    }
+
     /// The readers that have not taken all frames up to `last`, and how many of the frames from `first` on they have
     /// not taken. Ignored readers are left out.
     pub(super) fn missing(&self, segment: &WriterSegment, first: u64, last: u64) -> Missing {

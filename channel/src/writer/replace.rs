@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::{
     inner::Inner,
-    objects::owners::Owner,
+    objects::owners::{Owner, SlotOwners},
     options::{Caps, MIN_SLOTS},
     quota,
     segment::WriterSegment,
@@ -223,8 +223,8 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<Vec<Own
         let committed = segment.committed_slots();
         let segment = Arc::new(WriterSegment::new(segment, Arc::clone(&plan.lock_file)));
         let mut slots = SlotAllocator::new(segment, committed, sizing::least_history(&plan.header));
-        if slots.has_objects() {
-            slots.set_spare_objects(state.spare_objects);
+        if plan.caps.has_objects() {
+            slots.keep_owners(SlotOwners::new(state.frames_out.clone(), state.spare_objects));
             inner.objects().add_segment(slots.segment().mapped().file_id);
         }
         slots.grant_first_quota();

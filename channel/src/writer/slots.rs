@@ -76,7 +76,8 @@ pub(super) struct SlotAllocator {
     pub(super) runs: Runs,
     pub(super) memory: SlotMemory,
     pub(super) quota: Quota,
-    /// What the frames of objects keep; `None` in a segment whose slots have the bytes of the frames.
+    /// What the frames of objects keep; `None` in a segment whose slots have the bytes of the frames, and in one of a
+    /// dead writer.
     pub(super) owners: Option<Box<SlotOwners>>,
     /// One bit for each slot that no reader can hold (see `spare`). A claimed slot is among them.
     pub(super) unpinnable: u64,
@@ -100,7 +101,7 @@ impl SlotAllocator {
             runs: Runs::new(header.flags & flags::RUNS != 0),
             memory: SlotMemory::new(header.slot_count, committed),
             quota: Quota::new(quota::largest_quota(header)),
-            owners: (header.flags & flags::OBJECTS != 0).then(|| Box::new(SlotOwners::new())),
+            owners: None,
             // A new segment has neither frames nor readers.
             unpinnable: u64::MAX,
             is_service_due: false,
@@ -133,8 +134,7 @@ impl SlotAllocator {
             pins: CountedPins::all(),
             runs,
             unpinnable: 0,
-            // The buffers went with their process.
-            owners: None,
+            // There are no owner values: the buffers went with their process.
             ..Self::new(Arc::new(segment), committed as u32, history)
         }
     }
@@ -390,6 +390,13 @@ impl SlotAllocator {
         self.pins.ignore_dead(&self.segment)
     }
 
+    /// Ignores the pins of readers whose entries other processes have by now, as `current`, the writer's current
+    /// segment, shows. A reader of a superseded segment can die and another one can take its entry before the writer
+    /// looks. The next owner does not clear the pins, because it cannot attach to this segment.
+    pub(super) fn ignore_replaced_readers(&mut self, current: &WriterSegment) {
+        self.pins.ignore_replaced(&self.segment, current);
+    }
+
     fn upstream_has_its_half(&self) -> bool {
         let claimed = self.claimed();
         claimed > 0 && (claimed + 1) * 2 > self.attainable()
@@ -533,7 +540,7 @@ impl SlotAllocator {
         self.pins.missing(&self.segment, run.first, run.last)
     }
 
-    /// Whether frames come slowly enough that a history helps a reader that is late.
+    /// Whether frames come slowly enough that a history helps a reader that is behind.
     pub(super) fn is_slow_stream(&mut self) -> bool {
         let newest = self.runs.newest();
         if newest != self.pace.run {

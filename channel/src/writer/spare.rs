@@ -10,8 +10,8 @@
 //!   is no memory, the quota is withdrawn: no further slot is pinned, readers keep the slots that they hold, and copy
 //!   further frames.
 //! - A slot is *unpinnable* if no reader held it when it was last taken, and no frame was published in it since, or
-//!   only frames for which there was no quota. The writer takes such a slot whatever the pin words say. So a reader that
-//!   stops between its steps, or breaks the rules, costs the writer no slot.
+//!   only frames for which there was no quota. The writer takes such a slot whatever the pin words say. So a reader
+//!   that stops between its steps, or breaks the rules, costs the writer no slot.
 
 use std::{
     cmp::Ordering::{Equal, Greater, Less},
@@ -77,7 +77,7 @@ impl SlotAllocator {
             self.withdraw_quota();
         }
         if self.has_objects() {
-            self.limit_objects(slot);
+            self.limit_objects();
         }
         if self.quota.current() > 0 {
             self.unpinnable &= !(1 << slot);

@@ -89,6 +89,9 @@ impl<'a> Objects<'a> {
     /// One more may be out for a moment, while the service gives it back. At least the newest frame is always out. If
     /// readers hold so many frames that the limit is near, they copy the next frames, or miss them.
     ///
+    /// If `frames` is smaller than the number of frames that are out, the next publish adds at most one. Nobody can pin
+    /// it, and no further frame is added until the number is below `frames`.
+    ///
     /// With less than 3, readers copy each frame. The default is 4.
     pub fn set_spare(self, frames: u32) {
         let mut state = self.0.lock();
@@ -98,9 +101,9 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// How many frames are out: published, and not yet given back.
+    /// How many frames are out: published in any segment, and not yet given back.
     pub fn frames_out(self) -> u32 {
-        self.0.lock().chain.current().map_or(0, |slots| slots.frames_out())
+        self.0.lock().frames_out.count()
     }
 
     /// How many objects readers can ask for now.
@@ -170,9 +173,9 @@ impl<'a> Objects<'a> {
         published.map(Some)
     }
 
-    /// Gives back the buffers of frames that nobody can read any more.
+    /// Gives back the buffers of frames that nobody can read any more, in all segments.
     fn retire(self) {
-        let owners = self.0.lock().chain.current_mut().map(|slots| slots.retire());
+        let owners = self.0.lock().chain.retire_objects(self.0.options().lossless);
         failpoint(Failpoint::OwnersDue);
         drop(owners);
     }

@@ -7,6 +7,7 @@ pub mod deaths;
 pub mod hostile;
 pub mod lossless;
 pub mod pool;
+mod superseded;
 
 use std::{
     collections::BTreeSet,
