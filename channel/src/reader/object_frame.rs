@@ -90,19 +90,29 @@ impl ObjectFrame {
         let access = self.access.get_or_init(held);
         let is_held = |held: &&HeldAccess| held.object() == part.object();
         let Some(held) = access.iter().find(is_held) else {
-            return Err(self.unmappable(Errno::EINVAL));
+            return Err(self.unmappable(part, Errno::EINVAL));
         };
         // SAFETY: the slot is pinned as long as `self` lives, so a writer that obeys the protocol neither shortens the
         // memory nor changes the bytes. Only a reader with an entry has this value, and such a reader trusts the
         // writer.
         let bytes = unsafe { held.object().file().bytes(part.offset(), size) };
-        bytes.map_err(|errno| self.unmappable(errno))
+        bytes.map_err(|errno| self.unmappable(part, errno))
     }
 
-    fn unmappable(&self, errno: Errno) -> Error {
-        self.error(format!(
-            "the memory of a frame cannot be mapped into this program's address space (see ulimit -v): {errno}"
-        ))
+    fn unmappable(&self, part: &FramePart, errno: Errno) -> Error {
+        self.error(match errno {
+            Errno::ENOMEM => {
+                format!(
+                    "the memory of a frame cannot be mapped into this program's address space (see ulimit -v): {errno}"
+                )
+            }
+            // For example, the driver that has exported a dmabuf does not let the processor access it.
+            _ => format!(
+                "the memory of a frame ({}) cannot be mapped: {errno}; import it with a device, or let the writer copy \
+                 (descriptors=never)",
+                part.object().kind()
+            ),
+        })
     }
 
     fn error(&self, what: String) -> Error {
