@@ -184,8 +184,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of too little space. A segment needs `wanted` bytes: `slots` slots of `slot_size` bytes, and the tables
-    /// before them.
+    /// The error of too little space. A segment needs `wanted` bytes: `slots` slots of `slot_size` bytes, and the
+    /// tables before them.
     pub(crate) fn no_space(channel: &str, wanted: u64, slots: u32, slot_size: u64, space: Space) -> Self {
         let Space { limit, total, free } = space;
         Self::NoSpace {

@@ -17,8 +17,8 @@ use crate::{Error, ServiceReport, Writer};
 /// The name of the thread; Linux shows only its first 15 characters.
 const THREAD_NAME: &str = "rsshm-monitor";
 
-/// The longest time between two passes while the writer is idle. Such a writer has no readers that could be killed, and a
-/// reader that attaches wakes the thread. What is left is to look for removed files.
+/// The longest time between two passes while the writer is idle. Such a writer has no readers that could be killed, and
+/// a reader that attaches wakes the thread. What is left is to look for removed files.
 const IDLE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A thread that calls [`Writer::service`] when a reader comes or goes, and at least once per interval.
@@ -56,8 +56,8 @@ pub struct ServiceThread {
 
 impl ServiceThread {
     /// Starts the thread. The first pass runs at once. Each further pass runs when a reader comes or goes, and at the
-    /// latest after `interval`, or after two seconds while the writer is idle. `interval` bounds how late a killed reader
-    /// is noticed; 250 ms is a good value.
+    /// latest after `interval`, or after two seconds while the writer is idle. `interval` bounds how late a killed
+    /// reader is noticed; 250 ms is a good value.
     ///
     /// `on_report` gets the result of each pass, and may call [`Writer::stop_service`] to end the thread. It may also
     /// drop the `ServiceThread`. The thread then ends after this call of `on_report`, and nobody waits for its end.

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Searches all states of a small system with frames of objects: a writer that retires frames and withdraws the quota, and
-//! two readers. In every state, no buffer goes back to the camera while a reader holds its frame, and the camera never
-//! lacks the buffers that it needs.
+//! Searches all states of a small system with frames of objects: a writer that retires frames and withdraws the quota,
+//! and two readers. In every state, no buffer goes back to the camera while a reader holds its frame, and the camera
+//! never lacks the buffers that it needs.
 //!
-//! A lossless writer waits besides: the quota is not withdrawn while a reader has frames to take, and readers that have
-//! taken all frames and hold them do not stop the writer.
+//! A lossless writer waits besides: the quota is not withdrawn while a reader is behind, and readers that have taken
+//! all frames and hold them do not stop the writer.
 //!
-//! As in `slots_model`, a reader may stop for ever after any of its steps, each step is one access to shared memory, and
-//! each rule has a variant without it, whose fault the search must find.
+//! As in `slots_model`, a reader may stop for ever after any of its steps, each step is one access to shared memory,
+//! and each rule has a variant without it, whose fault the search must find.
 
 mod model;
 
@@ -38,8 +38,8 @@ struct Rules {
     quota_first: bool,
     /// Frames stay until all readers have taken them.
     is_lossless: bool,
-    /// A lossless writer waits at the limit while a reader has frames to take.
-    waits_for_takers: bool,
+    /// A lossless writer waits at the limit while a reader is behind: it has frames to take.
+    waits_while_behind: bool,
     /// A lossless writer does not wait for readers that have taken all frames.
     spares_holders: bool,
     /// The first reader sets bits without a look at the quota and the seq, and never clears them.
@@ -56,7 +56,7 @@ const ALL: Rules = Rules {
     grants_with_care: true,
     quota_first: true,
     is_lossless: false,
-    waits_for_takers: true,
+    waits_while_behind: true,
     spares_holders: true,
     has_rogue: false,
 };
@@ -125,8 +125,8 @@ enum Fault {
     CameraLacksBuffer,
     /// There is no slot for the next frame.
     NoSlot,
-    /// A lossless writer withdraws the quota while a reader has frames to take.
-    LateReaderCopies,
+    /// A lossless writer withdraws the quota while a reader is behind.
+    ReaderBehindCopies,
     /// A lossless writer waits for readers that release a frame only when they get another one.
     WaitsForEver,
 }
@@ -212,7 +212,7 @@ impl State {
     }
 
     fn may_go_on(&self, rules: Rules) -> bool {
-        let is_near = rules.waits_for_takers && self.is_at_limit(rules);
+        let is_near = rules.waits_while_behind && self.is_at_limit(rules);
         self.has_spare() && (!is_near || rules.spares_holders && self.have_readers_all())
     }
 
@@ -305,7 +305,7 @@ impl State {
                 next.writer = if !next.is_limited || self.quota == 0 {
                     WriterStep::Publish
                 } else if rules.is_lossless && !self.have_readers_all() {
-                    return Err(Fault::LateReaderCopies);
+                    return Err(Fault::ReaderBehindCopies);
                 } else {
                     if !rules.looks_after_withdrawal {
                         next.look_at_pins();
@@ -403,30 +403,30 @@ fn search(rules: Rules) -> Result<usize, Fault> {
 }
 
 #[test]
-fn no_held_buffer_goes_back_and_the_camera_has_its_buffers() {
+fn held_buffers_stay_and_camera_has_its_buffers() {
     let states = search(ALL).expect("no fault");
     println!("{states} states");
     assert!(states > 50_000, "{states}");
 }
 
 #[test]
-fn lossless_writer_waits_for_late_readers_and_not_for_holders() {
+fn lossless_writer_waits_for_readers_behind_only() {
     let states = search(LOSSLESS).expect("no fault");
     println!("{states} states");
     assert!(states > 50_000, "{states}");
 }
 
 #[test]
-fn search_detects_lossless_writer_that_does_not_wait_for_takers() {
+fn search_detects_missing_wait_for_reader_behind() {
     let fault = search(Rules {
-        waits_for_takers: false,
+        waits_while_behind: false,
         ..LOSSLESS
     });
-    assert_eq!(fault, Err(Fault::LateReaderCopies));
+    assert_eq!(fault, Err(Fault::ReaderBehindCopies));
 }
 
 #[test]
-fn search_detects_lossless_writer_that_waits_for_holders() {
+fn search_detects_wait_for_holders() {
     let fault = search(Rules {
         spares_holders: false,
         ..LOSSLESS

@@ -122,7 +122,11 @@ fn wait_in_vain(reader: &mut Reader) {
         match reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::from_millis(300))) {
             Ok(Next::TimedOut) => return,
             Ok(Next::EndOfStream) => panic!("the stream has ended"),
-            Ok(Next::Frame(frame)) => panic!("a frame has come: {}, {} ns old", frame.seq, monotonic_ns().abs_diff(frame.descriptor.pts)),
+            Ok(Next::Frame(frame)) => panic!(
+                "a frame has come: {}, {} ns old",
+                frame.seq,
+                monotonic_ns().abs_diff(frame.descriptor.pts)
+            ),
             _ => {}
         }
     }

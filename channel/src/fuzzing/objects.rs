@@ -71,8 +71,8 @@ fn next_descriptor() -> Option<RawFd> {
     FILES.first()?.try_clone().ok().map(|file| file.as_raw_fd())
 }
 
-/// Checks that all files are closed that were opened since [`next_descriptor`] returned `before`. The writer's thread may
-/// close a connection a moment later, also one of an earlier call.
+/// Checks that all files are closed that were opened since [`next_descriptor`] returned `before`. The writer's thread
+/// may close a connection a moment later, also one of an earlier call.
 fn wait_closed(before: Option<RawFd>) {
     let began = Instant::now();
     while next_descriptor() > before {
@@ -108,8 +108,8 @@ fn send(connection: &OwnedFd, bytes: &[u8], files: &[RawFd]) -> bool {
     sendmsg::<()>(connection.as_raw_fd(), &[IoSlice::new(bytes)], messages, flags, None).is_ok()
 }
 
-/// The first byte of `data` selects who is fuzzed: a reader that gets an answer, a writer that gets a request, or a reader
-/// that finds references in a slot.
+/// The first byte of `data` selects who is fuzzed: a reader that gets an answer, a writer that gets a request, or a
+/// reader that finds references in a slot.
 pub fn objects(data: &[u8]) {
     let Some((kind, data)) = data.split_first().filter(|_| !FILES.is_empty()) else {
         return;

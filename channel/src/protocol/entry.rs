@@ -13,8 +13,8 @@ use super::{
 
 /// The stores of the owner.
 impl ReaderEntry {
-    /// Removes the values of the last owner, and stores a new generation. `own` is the generation that the new owner used
-    /// last; it is replaced by the new one, which is returned.
+    /// Removes the values of the last owner, and stores a new generation. `own` is the generation that the new owner
+    /// used last; it is replaced by the new one, which is returned.
     pub(crate) fn begin(&self, own: &AtomicU32) -> u32 {
         // Relaxed: only owners of the entry store its generation, and the lock of the entry orders their stores.
         let former = self.generation.load(Ordering::Relaxed);
@@ -56,12 +56,12 @@ impl ReaderEntry {
         self.keyframe_head.store(0, Ordering::Relaxed);
     }
 
-    /// Stores the state JOINING, so that a lossless writer keeps the frames after the cursor, and increments `joins` of the
-    /// segment. The caller then loads the segment's state.
+    /// Stores the state JOINING, so that a lossless writer keeps the frames after the cursor, and increments `joins` of
+    /// the segment. The caller then loads the segment's state.
     pub(crate) fn announce(&self, joins: &AtomicU32) {
         self.set_state(reader_state::JOINING);
-        // Release: pairs with the acquire load of the writer, which then looks at the state above. The fence of each pin
-        // comes later, so the writer knows this reader when it has to see the pin.
+        // Release: pairs with the acquire load of the writer, which then looks at the state above. The fence of each
+        // pin comes later, so the writer knows this reader when it has to see the pin.
         joins.fetch_add(1, Ordering::Release);
         failpoint(Failpoint::Joining);
         // Pairs with the fence in `Status::mark`. Either a lossless writer sees this reader, and waits for it before it
@@ -71,16 +71,16 @@ impl ReaderEntry {
 
     /// Stores a state. The caller has stored all that the state promises.
     pub(crate) fn set_state(&self, state: u32) {
-        // Release: pairs with the acquire load of the state by the writer, which then also sees the cursor and the counts.
-        // All reads of a reader that leaves come before this store.
+        // Release: pairs with the acquire load of the state by the writer, which then also sees the cursor and the
+        // counts. All reads of a reader that leaves come before this store.
         self.state.store(state, Ordering::Release);
     }
 }
 
 /// The loads of the writer.
 impl ReaderEntry {
-    /// The state and the generation. The state is loaded first, so the generation belongs to the owner of this state or to
-    /// a later owner.
+    /// The state and the generation. The state is loaded first, so the generation belongs to the owner of this state or
+    /// to a later owner.
     pub(crate) fn owner(&self) -> (u32, u32) {
         // Both are acquire loads, which pair with the release stores of a reader that attaches.
         let state = self.state.load(Ordering::Acquire);
@@ -101,8 +101,8 @@ impl ReaderEntry {
     #[inline]
     fn cursor_if(&self, is_counted: impl Fn(u32) -> bool, ignored: Option<u32>) -> Option<u64> {
         let (state, generation) = self.owner();
-        // Acquire: pairs with the release store of the cursor. If the state says that the owner is present, the cursor is
-        // not older than the owner's first one.
+        // Acquire: pairs with the release store of the cursor. If the state says that the owner is present, the cursor
+        // is not older than the owner's first one.
         (is_counted(state) && ignored != Some(generation)).then(|| self.cursor.load(Ordering::Acquire))
     }
 }

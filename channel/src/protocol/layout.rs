@@ -94,8 +94,8 @@ pub const KEYFRAME_RING_LENGTH: u64 = 8;
 /// The slots start at a multiple of this number of bytes. It is the largest page size of the machines that Linux runs
 /// on, so each slot starts on a page if the size of a slot is a multiple of the page size.
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
-/// The size of a slot is a multiple of this number of bytes, the smallest page size. A [`Writer`](crate::Writer) chooses
-/// a multiple of its system's page size.
+/// The size of a slot is a multiple of this number of bytes, the smallest page size. A [`Writer`](crate::Writer)
+/// chooses a multiple of its system's page size.
 pub const SLOT_ALIGN: u64 = 4096;
 /// The value that means "no value" for a time or an offset in a descriptor.
 pub const TIME_NONE: u64 = u64::MAX;
@@ -116,8 +116,8 @@ pub mod flags {
     pub const LOSSLESS: u32 = 1;
     /// Slots may have runs of several frames. Without this bit, each slot has a single frame.
     pub const RUNS: u32 = 2;
-    /// The slots have tables of references to objects ([`ReferenceTable`](super::ReferenceTable)) instead of the bytes of
-    /// frames.
+    /// The slots have tables of references to objects ([`ReferenceTable`](super::ReferenceTable)) instead of the bytes
+    /// of frames.
     pub const OBJECTS: u32 = 4;
 }
 
@@ -175,8 +175,8 @@ pub struct Header {
     pub caps_size: u64,
     /// The offset of the [`Status`].
     pub status_offset: u64,
-    /// The offset of the evictions. Each word is 0, or [`EVICTED`] plus the generation of the reader that the writer has
-    /// evicted from the entry.
+    /// The offset of the evictions. Each word is 0, or [`EVICTED`] plus the generation of the reader that the writer
+    /// has evicted from the entry.
     pub evictions_offset: u64,
     /// The offset of the reader table.
     pub readers_offset: u64,
@@ -320,8 +320,8 @@ pub struct SlotRecord {
     /// The seq of the first frame of the run in the slot; 0 while the slot cannot be read.
     pub seq: AtomicU64,
     /// The position of the newest frame of the run. Its lower 24 bits say which frame of the run it is, counted from 1.
-    /// Its upper 40 bits are the offset of the [`RunRecord`] in the slot, or 0 for the first frame. While the slot can be
-    /// read, this position only moves forward.
+    /// Its upper 40 bits are the offset of the [`RunRecord`] in the slot, or 0 for the first frame. While the slot can
+    /// be read, this position only moves forward.
     pub tail: AtomicU64,
     /// The position of the newest keyframe of the run; 0 if the run has no keyframe.
     pub keyframe: AtomicU64,

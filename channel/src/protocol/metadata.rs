@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The metadata of a frame, as the GStreamer elements write it: a sequence of records. docs/PROTOCOL.md has their kinds.
+//! The metadata of a frame, as the GStreamer elements write it: a sequence of records. docs/PROTOCOL.md has their
+//! kinds.
 //!
 //! The channel itself does not interpret metadata. This module is for programs without GStreamer.
 //!

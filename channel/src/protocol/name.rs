@@ -11,8 +11,8 @@ use crate::{
 /// `.rsshm-`, and it is not `.` or `..`.
 ///
 /// The limit of 250 bytes leaves room for the `sem.` that the C library puts before the name of a semaphore (NAME_MAX
-/// is 255). A channel whose name starts with `sem.` would use the file of another channel's semaphore. In the same way, a name that starts with
-/// `fds.` would be the socket of another channel.
+/// is 255). A channel whose name starts with `sem.` would use the file of another channel's semaphore. In the same way,
+/// a name that starts with `fds.` would be the socket of another channel.
 ///
 /// # Examples
 ///
@@ -56,8 +56,8 @@ impl ChannelName {
         Err(Error::Name { name, reason })
     }
 
-    /// The text that a URI of the form `rsshm://NAME` names, without its percent escapes. `None` if it has another form, or
-    /// if an escape is invalid. [`new`](Self::new) checks the text.
+    /// The text that a URI of the form `rsshm://NAME` names, without its percent escapes. `None` if it has another
+    /// form, or if an escape is invalid. [`new`](Self::new) checks the text.
     ///
     /// # Examples
     ///

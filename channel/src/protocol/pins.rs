@@ -50,11 +50,11 @@ impl PinCounts {
         self.bits.count_ones()
     }
 
-    /// Pins `slot` if the quota allows it and the slot still has the frame with the seq `wanted`, which is not 0. If the
-    /// result is [`PinResult::Pinned`], nobody changes the frame's bytes until [`unpin`](Self::unpin).
+    /// Pins `slot` if the quota allows it and the slot still has the frame with the seq `wanted`, which is not 0. If
+    /// the result is [`PinResult::Pinned`], nobody changes the frame's bytes until [`unpin`](Self::unpin).
     ///
-    /// `word` is the pin word of this reader's entry, `quota` is the quota of the segment, `seq` is the seq of the slot,
-    /// and `slot` is below 64.
+    /// `word` is the pin word of this reader's entry, `quota` is the quota of the segment, `seq` is the seq of the
+    /// slot, and `slot` is below 64.
     pub fn pin(&mut self, word: &AtomicU64, quota: &AtomicU32, seq: &AtomicU64, slot: usize, wanted: u64) -> PinResult {
         let held_already = self.counts[slot] > 0;
         if !held_already {
@@ -64,8 +64,8 @@ impl PinCounts {
             word.store(self.bits, Ordering::Release);
         }
         failpoint(Failpoint::PinSet);
-        // Pairs with the fences in `take_for_writing` and `lower_quota`: either the writer sees the bit after its fence, or
-        // the loads below see the writer's 0.
+        // Pairs with the fences in `take_for_writing` and `lower_quota`: either the writer sees the bit after its
+        // fence, or the loads below see the writer's 0.
         fence(Ordering::SeqCst);
         // Acquire: pairs with the release store of a writer that sets the quota again after it withdrew it. This reader
         // then sees every seq that the writer changed meanwhile, so the order of the two loads matters.
@@ -119,8 +119,8 @@ pub fn take_for_writing(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool 
     !pinned()
 }
 
-/// Lowers the quota to `value`, which is 0 if the quota is withdrawn: from here on, no reader pins a slot beyond it. The
-/// pins that the caller loads after this call are all that count until the quota is raised.
+/// Lowers the quota to `value`, which is 0 if the quota is withdrawn: from here on, no reader pins a slot beyond it.
+/// The pins that the caller loads after this call are all that count until the quota is raised.
 pub fn lower_quota(quota: &AtomicU32, value: u32) {
     // Release: pairs with the acquire load in `PinCounts::pin`, as the store that raises the quota does.
     quota.store(value, Ordering::Release);

@@ -20,8 +20,8 @@ pub(crate) struct RunWords<'a> {
 }
 
 impl RunWords<'_> {
-    /// Publishes the run `number`, which begins with the frame `seq` in `slot`. The caller has stored the frame, and the
-    /// record of the slot except its seq.
+    /// Publishes the run `number`, which begins with the frame `seq` in `slot`. The caller has stored the frame, and
+    /// the record of the slot except its seq.
     pub(crate) fn publish(self, number: u64, seq: u64, slot: usize) {
         // Release: pairs with the acquire loads in `PinCounts::pin` and in `has_run`. A reader that finds the seq also
         // finds the bytes and the descriptor.
@@ -47,7 +47,8 @@ pub(crate) fn load_newest(newest: &AtomicU64) -> u64 {
 /// The seq and the slot in an entry of the ring.
 #[inline]
 pub(crate) fn load_entry(entry: &AtomicU64) -> (u64, usize) {
-    // Acquire: pairs with the release store of the ring's entry in `publish`, which follows the store of the slot's seq.
+    // Acquire: pairs with the release store of the ring's entry in `publish`, which follows the store of the slot's
+    // seq.
     let entry = entry.load(Ordering::Acquire);
     (entry >> 8, (entry & 0xff) as usize)
 }

@@ -3,7 +3,8 @@
 //! Seqlocks: records that one process writes many times, and that others copy without a lock.
 //!
 //! A reader loads the record's seq before and after the copy. The copy is consistent if both loads return the same seq
-//! and this seq is not 0. The words of the record are atomics too, because they are written and copied at the same time.
+//! and this seq is not 0. The words of the record are atomics too, because they are written and copied at the same
+//! time.
 
 // The path begins with `super`, so that the loom model can include this file with its own atomics.
 use super::atomic::{AtomicU64, Ordering, fence};

@@ -9,8 +9,8 @@ use super::{
     layout::{Status, state},
 };
 
-/// How many times the count of ends is loaded again while it changes. The number is limited, because a damaged count may
-/// change forever.
+/// How many times the count of ends is loaded again while it changes. The number is limited, because a damaged count
+/// may change forever.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// The status of a segment at the moment of the snapshot.
@@ -135,8 +135,8 @@ impl Status {
     /// 2. `state`: if it says that the segment is over, the head that is loaded later is the last one.
     /// 3. `eos_count` and `eos_seqs`: the head that is loaded later includes every frame before a counted end of the
     ///    stream.
-    /// 4. `head`: every frame up to the head can be found, or was overwritten. Then the count is loaded again. If it has
-    ///    grown, the head may include frames after an end that is not counted yet, so steps 3 and 4 are repeated.
+    /// 4. `head`: every frame up to the head can be found, or was overwritten. Then the count is loaded again. If it
+    ///    has grown, the head may include frames after an end that is not counted yet, so steps 3 and 4 are repeated.
     /// 5. `event_head`: it includes every event before a frame up to the head.
     #[inline]
     pub(crate) fn snapshot(&self, eos_delivered: u32) -> Snapshot {

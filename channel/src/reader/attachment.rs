@@ -119,8 +119,8 @@ impl Attachment {
         if self.own_entry.is_none() {
             return 0;
         }
-        // Relaxed: this value saves useless pins; `PinCounts::pin` loads the quota that counts. Another process may have
-        // stored any value.
+        // Relaxed: this value saves useless pins; `PinCounts::pin` loads the quota that counts. Another process may
+        // have stored any value.
         self.segment
             .tables
             .status()

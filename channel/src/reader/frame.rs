@@ -80,8 +80,8 @@ impl Frame {
         }
     }
 
-    /// The bytes of the frame; none if they are in the memory of objects. `copy` is the memory that was given to [`Reader::next`](crate::Reader::next) as the
-    /// target.
+    /// The bytes of the frame; none if they are in the memory of objects. `copy` is the memory that was given to
+    /// [`Reader::next`](crate::Reader::next) as the target.
     pub fn bytes<'a>(&'a self, copy: &'a [u8]) -> &'a [u8] {
         match &self.data {
             FrameData::InPlace(pinned) => pinned.as_ref(),
@@ -124,8 +124,8 @@ pub enum Next {
     /// The reader held more slots than its quota, so the writer ignores the reader's pins. Frames that the program
     /// still holds may change. The next calls attach the reader again.
     Evicted,
-    /// Frames were missed, because the reader could not get their memory. The next call goes on with the frames after them.
-    /// If the reader misses several frames in a row for one reason, the reason comes once.
+    /// Frames were missed, because the reader could not get their memory. The next call goes on with the frames after
+    /// them. If the reader misses several frames in a row for one reason, the reason comes once.
     Fault(ObjectFault),
     /// The timeout has passed.
     TimedOut,

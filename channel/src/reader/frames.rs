@@ -130,8 +130,9 @@ impl FrameCursor {
     }
 
     /// Takes the first wanted frame up to `last` that exists and can be decoded. If no frame up to `last` can be taken,
-    /// the reader gives up all of them, and the result is `None`. If the memory of a frame cannot be got, the reader gives up
-    /// the frames up to this one; the error says why, once until a frame can be taken or there is another reason.
+    /// the reader gives up all of them, and the result is `None`. If the memory of a frame cannot be got, the reader
+    /// gives up the frames up to this one; the error says why, once until a frame can be taken or there is another
+    /// reason.
     #[inline]
     pub(super) fn take_up_to(
         &mut self,

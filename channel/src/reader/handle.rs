@@ -56,8 +56,8 @@ impl ReaderHandle {
         self.0.waiter.resume();
     }
 
-    /// Requests a keyframe from the writer, as soon as possible. Returns `false` if there is no writer, if the reader is
-    /// an observer, or if it has not reached the newest segment yet.
+    /// Requests a keyframe from the writer, as soon as possible. Returns `false` if there is no writer, if the reader
+    /// is an observer, or if it has not reached the newest segment yet.
     pub fn request_keyframe(&self) -> bool {
         self.send_keyframe_request(KeyframeRequest::default())
     }

@@ -124,9 +124,9 @@ impl Reader {
 
     /// Starts the first stream, or a new one under the channel's name.
     ///
-    /// A reader that joins late starts with the newest frame. A reader that has waited since before the segment was made
-    /// is not late: it starts with the first frame, because a writer may publish a whole burst before a waiting reader
-    /// finds the segment. Of a lossless channel, it takes only the frames that the writer keeps for it.
+    /// A reader that joins late starts with the newest frame. A reader that has waited since before the segment was
+    /// made is not late: it starts with the first frame, because a writer may publish a whole burst before a waiting
+    /// reader finds the segment. Of a lossless channel, it takes only the frames that the writer keeps for it.
     fn begin_stream(&mut self, attachment: &Attachment) {
         let header = &attachment.segment.header;
         let before_first = header.first_seq.saturating_sub(1);

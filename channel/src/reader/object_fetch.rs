@@ -85,8 +85,8 @@ impl fmt::Display for ObjectFault {
 }
 
 impl ObjectFault {
-    /// Whether the writer is stopped, is gone, or has given up the frame. Nothing is wrong then, and nobody has to act: the
-    /// reader continues with the next frame of a living writer.
+    /// Whether the writer is stopped, is gone, or has given up the frame. Nothing is wrong then, and nobody has to act:
+    /// the reader continues with the next frame of a living writer.
     pub fn is_of_absent_writer(&self) -> bool {
         matches!(self, Self::NoAnswer | Self::NoSocket | Self::Gone)
     }

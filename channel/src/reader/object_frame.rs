@@ -36,8 +36,8 @@ use crate::Error;
 /// ```
 #[derive(Debug)]
 pub struct ObjectFrame {
-    /// The access of the processor, from the first call that returns bytes until the frame is dropped. It comes before the
-    /// pin, so that it ends first.
+    /// The access of the processor, from the first call that returns bytes until the frame is dropped. It comes before
+    /// the pin, so that it ends first.
     access: OnceLock<Vec<HeldAccess>>,
     parts: Vec<FramePart>,
     pinned: PinnedFrame,
@@ -53,14 +53,14 @@ impl ObjectFrame {
         }
     }
 
-    /// The parts of the frame, one after another. The planes of the frame's descriptor are counted from the first byte of
-    /// the first part.
+    /// The parts of the frame, one after another. The planes of the frame's descriptor are counted from the first byte
+    /// of the first part.
     pub fn parts(&self) -> &[FramePart] {
         &self.parts
     }
 
-    /// The bytes of the part `index` for the processor. The memory is mapped once. From the first call until this value is
-    /// dropped, the dmabufs of the frame are ready for access by the processor; devices need no such call.
+    /// The bytes of the part `index` for the processor. The memory is mapped once. From the first call until this value
+    /// is dropped, the dmabufs of the frame are ready for access by the processor; devices need no such call.
     ///
     /// # Errors
     /// [`Error::Object`] if there is no such part, or if its memory cannot be mapped.
@@ -90,18 +90,29 @@ impl ObjectFrame {
         let access = self.access.get_or_init(held);
         let is_held = |held: &&HeldAccess| held.object() == part.object();
         let Some(held) = access.iter().find(is_held) else {
-            return Err(self.unmappable(Errno::EINVAL));
+            return Err(self.unmappable(part, Errno::EINVAL));
         };
         // SAFETY: the slot is pinned as long as `self` lives, so a writer that obeys the protocol neither shortens the
-        // memory nor changes the bytes. Only a reader with an entry has this value, and such a reader trusts the writer.
+        // memory nor changes the bytes. Only a reader with an entry has this value, and such a reader trusts the
+        // writer.
         let bytes = unsafe { held.object().file().bytes(part.offset(), size) };
-        bytes.map_err(|errno| self.unmappable(errno))
+        bytes.map_err(|errno| self.unmappable(part, errno))
     }
 
-    fn unmappable(&self, errno: Errno) -> Error {
-        self.error(format!(
-            "the memory of a frame cannot be mapped into this program's address space (see ulimit -v): {errno}"
-        ))
+    fn unmappable(&self, part: &FramePart, errno: Errno) -> Error {
+        self.error(match errno {
+            Errno::ENOMEM => {
+                format!(
+                    "the memory of a frame cannot be mapped into this program's address space (see ulimit -v): {errno}"
+                )
+            }
+            // For example, the driver that has exported a dmabuf does not let the processor access it.
+            _ => format!(
+                "the memory of a frame ({}) cannot be mapped: {errno}; import it with a device, or let the writer copy \
+                 (descriptors=never)",
+                part.object().kind()
+            ),
+        })
     }
 
     fn error(&self, what: String) -> Error {

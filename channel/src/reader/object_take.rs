@@ -17,7 +17,8 @@ use super::{
     runs::FrameLocation,
 };
 
-/// Takes one frame, like `get_frame` for frames in slots. The result is `None` if the frame was overwritten or is damaged.
+/// Takes one frame, like `get_frame` for frames in slots. The result is `None` if the frame was overwritten or is
+/// damaged.
 pub(super) fn take_objects(
     attachment: &Arc<Attachment>,
     objects: &ObjectCache,

@@ -32,8 +32,8 @@ pub struct ObservedStatus {
 impl ObservedStatus {
     pub(super) fn load(segment: &Segment) -> Self {
         let status = segment.tables.status();
-        // Acquire, here and below: these loads pair with the release stores of the writer. The state is loaded first, so
-        // that the head of a segment that is over is the last one.
+        // Acquire, here and below: these loads pair with the release stores of the writer. The state is loaded first,
+        // so that the head of a segment that is over is the last one.
         let bits = status.state.load(Ordering::Acquire);
         Self {
             head: status.head.load(Ordering::Acquire),

@@ -173,16 +173,16 @@ impl Observer {
             .map(|info| (seq, info.descriptor))
     }
 
-    /// The seq and the descriptor of the first frame at or after the frame `seq` that is still there, without its bytes.
-    /// `None` if there is none, or if the writer overwrote it meanwhile.
+    /// The seq and the descriptor of the first frame at or after the frame `seq` that is still there, without its
+    /// bytes. `None` if there is none, or if the writer overwrote it meanwhile.
     pub fn describe(&self, seq: u64) -> Option<(u64, FrameDescriptor)> {
         let location = self.attachment.runs().find(seq, None)?;
         let descriptor = self.attachment.runs().describe_unpinned(location)?;
         Some((location.seq(), descriptor))
     }
 
-    /// The parts of the frame `seq` in the memory of objects. There are none if the frame is not there any more, or if the
-    /// channel has no objects.
+    /// The parts of the frame `seq` in the memory of objects. There are none if the frame is not there any more, or if
+    /// the channel has no objects.
     pub fn references(&self, seq: u64) -> Vec<ObjectReference> {
         let has_objects = self.header().flags & flags::OBJECTS != 0;
         let location = self.attachment.runs().find(seq, None);
@@ -199,8 +199,8 @@ impl Observer {
         let started = Instant::now();
         let mut limiter = WAKES;
         loop {
-            // Acquire: pairs with the release increment in a publish. Each later publish changes this word, so the sleep
-            // below returns.
+            // Acquire: pairs with the release increment in a publish. Each later publish changes this word, so the
+            // sleep below returns.
             let published = segment.tables.status().published.load(Ordering::Acquire);
             if self.head() > seq {
                 return true;

@@ -51,8 +51,8 @@ pub struct ReadLimits {
     /// Whether frames of objects are delivered as objects
     /// ([`FrameData::Objects`](crate::FrameData::Objects)). Otherwise the reader copies them.
     pub accepts_objects: bool,
-    /// Whether a frame of objects is copied unless its bytes are one range of one object. For programs that need all bytes
-    /// at one address.
+    /// Whether a frame of objects is copied unless its bytes are one range of one object. For programs that need all
+    /// bytes at one address.
     pub needs_one_range: bool,
 }
 

@@ -58,8 +58,8 @@ impl PinnedFrame {
         }
     }
 
-    /// Pins a frame if the quota has a pin left. Also returns whether the reader may hold the frame: the last pin of the
-    /// quota is reserved for copies, so that a reader that holds frames can still read further ones.
+    /// Pins a frame if the quota has a pin left. Also returns whether the reader may hold the frame: the last pin of
+    /// the quota is reserved for copies, so that a reader that holds frames can still read further ones.
     pub(super) fn pin_within_quota(
         attachment: &Arc<Attachment>,
         location: FrameLocation,
@@ -137,8 +137,8 @@ impl PinnedFrame {
         let segment = &self.attachment.segment;
         let is_inside = offset.checked_add(length)? <= segment.header.slot_size;
         let slots = segment.slots().filter(|_| is_inside)?;
-        // SAFETY: `Attachment::pin` has checked that the file has memory for the slot (`is_committed`), and the range is
-        // inside the slot (checked above). The slot is pinned as long as `self` lives, so a writer that obeys the
+        // SAFETY: `Attachment::pin` has checked that the file has memory for the slot (`is_committed`), and the range
+        // is inside the slot (checked above). The slot is pinned as long as `self` lives, so a writer that obeys the
         // protocol does not change bytes before the run's tail. A peer with write permission that ignores the protocol
         // can change them.
         Some(unsafe { slots.slice(segment.slot_offset(self.slot) + offset, length) })

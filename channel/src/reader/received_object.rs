@@ -11,8 +11,8 @@ use crate::sys::object_file::{ObjectFile, ObjectKind};
 
 /// The memory of frames: a memfd or a dmabuf whose descriptor the writer has sent. Clones are the same object.
 ///
-/// The reader keeps an object for later frames. The memory stays valid as long as this value lives, but its bytes belong
-/// to a frame only as long as the frame is held.
+/// The reader keeps an object for later frames. The memory stays valid as long as this value lives, but its bytes
+/// belong to a frame only as long as the frame is held.
 ///
 /// # Examples
 ///

@@ -221,9 +221,9 @@ impl Runs<'_> {
             .is_some_and(|descriptor| descriptor.keyframe != 0)
     }
 
-    /// The seq of the frame with which a reader starts: the newest keyframe, or the first of the headers directly before
-    /// it. A parser may send the headers of a picture as frames of their own. The arguments and `None` are those of
-    /// [`newest_keyframe`](Self::newest_keyframe).
+    /// The seq of the frame with which a reader starts: the newest keyframe, or the first of the headers directly
+    /// before it. A parser may send the headers of a picture as frames of their own. The arguments and `None` are those
+    /// of [`newest_keyframe`](Self::newest_keyframe).
     pub(super) fn newest_start(self, after: u64, last: u64) -> Option<u64> {
         let mut start = self.newest_keyframe(after, last)?;
         for _ in 0..MAX_HEADERS {
@@ -241,8 +241,8 @@ impl Runs<'_> {
         Some(start)
     }
 
-    /// The seq of the newest keyframe after the frame `after` and up to the frame `last`. `None` if there is no keyframe
-    /// in this range, or if a frame from the keyframe up to `last` is missing.
+    /// The seq of the newest keyframe after the frame `after` and up to the frame `last`. `None` if there is no
+    /// keyframe in this range, or if a frame from the keyframe up to `last` is missing.
     fn newest_keyframe(self, after: u64, last: u64) -> Option<u64> {
         let newest = self.newest_run();
         let mut run = self.run(self.run_before(last, newest))?;

@@ -63,8 +63,8 @@ impl Segment {
             CommitError::NoMemory(space) => CreateError::NoMemory(space),
             CommitError::Failed(errno) => CreateError::failed("committing memory for a segment")(errno),
         };
-        // The slots are first, so that an error names the memory that was free before. The memory limits are read only for
-        // the slots, because the tables are small.
+        // The slots are first, so that an error names the memory that was free before. The memory limits are read only
+        // for the slots, because the tables are small.
         let slots_size = u64::from(slots) * header.slot_size;
         space::commit_memory(&staging.file, header.slots_offset, slots_size).map_err(not_committed)?;
         for (offset, size) in header.initial_tables(slots) {

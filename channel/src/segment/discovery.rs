@@ -18,8 +18,8 @@ use crate::{
 /// The prefix of the names of lock files.
 const LOCK_FILE_PREFIX: &str = "sem.";
 
-/// The names of the existing channels, sorted. A channel exists if the [`Directory`] has a file with the channel's name.
-/// This user must be able to read the file, and it must begin with the magic number of a segment.
+/// The names of the existing channels, sorted. A channel exists if the [`Directory`] has a file with the channel's
+/// name. This user must be able to read the file, and it must begin with the magic number of a segment.
 ///
 /// # Examples
 ///

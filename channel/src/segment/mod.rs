@@ -210,17 +210,17 @@ impl Segment {
         Ok(())
     }
 
-    /// Commits memory for the record of the event `seq` in the ring of events, and returns the record. `None` if there is
-    /// no memory. Only the writer calls it.
+    /// Commits memory for the record of the event `seq` in the ring of events, and returns the record. `None` if there
+    /// is no memory. Only the writer calls it.
     pub(crate) fn commit_event(&self, seq: u64) -> Option<&EventRecord> {
         let offset = self.header.event_offset(seq);
         space::allocate(&self.file, offset, EVENT_STRIDE as u64).ok()?;
         Some(self.tables.event(seq))
     }
 
-    /// The record of the event `seq` in the ring of events; `None` if the record has another event. A record that was never
-    /// used has no memory, so its seq is read from the file. An access through the mapping would allocate memory, or would
-    /// raise SIGBUS.
+    /// The record of the event `seq` in the ring of events; `None` if the record has another event. A record that was
+    /// never used has no memory, so its seq is read from the file. An access through the mapping would allocate memory,
+    /// or would raise SIGBUS.
     pub(crate) fn event(&self, seq: u64) -> Option<&EventRecord> {
         let mut found = [0; 8];
         let is_read = files::read_exactly(&self.file, &mut found, self.header.event_offset(seq)) == Ok(true);
@@ -290,9 +290,9 @@ impl Segment {
         }
     }
 
-    /// Copies the table of references from the file, without a pin. `None` if it is not inside the slot, or the file has
-    /// no memory for the slot. The copy is valid under the condition that [`read_descriptor`](Self::read_descriptor)
-    /// names.
+    /// Copies the table of references from the file, without a pin. `None` if it is not inside the slot, or the file
+    /// has no memory for the slot. The copy is valid under the condition that
+    /// [`read_descriptor`](Self::read_descriptor) names.
     pub(crate) fn read_references(&self, slot: usize, descriptor: &FrameDescriptor) -> Option<ReferenceTable> {
         if !self.fits(descriptor) || !self.is_committed(slot) {
             return None;
@@ -317,8 +317,8 @@ impl Segment {
         slot as u64 * self.header.slot_size
     }
 
-    /// Copies the descriptor of the first frame in `slot`. The copy is valid only if the slot is pinned, or if the seq of the
-    /// slot is the same before and after the copy.
+    /// Copies the descriptor of the first frame in `slot`. The copy is valid only if the slot is pinned, or if the seq
+    /// of the slot is the same before and after the copy.
     pub(crate) fn read_descriptor(&self, slot: usize) -> FrameDescriptor {
         // Relaxed: the caller's acquire load of the seq before the copy orders these loads. Without a pin, the caller
         // also has an acquire fence after the copy.
@@ -354,8 +354,8 @@ impl Segment {
         slots.write(start + metadata_offset, metadata);
     }
 
-    /// Copies the first `size` bytes of the metadata of the first frame in `slot`, at most `MAX_METADATA_SIZE`. The copy is
-    /// valid under the condition that [`read_descriptor`](Self::read_descriptor) names.
+    /// Copies the first `size` bytes of the metadata of the first frame in `slot`, at most `MAX_METADATA_SIZE`. The
+    /// copy is valid under the condition that [`read_descriptor`](Self::read_descriptor) names.
     pub(crate) fn read_metadata(&self, slot: usize, size: u32) -> Vec<u8> {
         record::load_bytes(self.tables.metadata(slot), size as usize)
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 #[cfg(target_arch = "x86_64")]
 const STREAMING_COPY_SIZE: u64 = 2 << 20;
 
-/// Frames of this size and more are always copied past the caches. A writer at full speed uses at least two slots and two
-/// buffers of upstream in turn, and four such frames are more than the share of a processor's L3 cache.
+/// Frames of this size and more are always copied past the caches. A writer at full speed uses at least two slots and
+/// two buffers of upstream in turn, and four such frames are more than the share of a processor's L3 cache.
 ///
 /// An AMD EPYC with 32 MiB of L3 cache, which other machines share, copied and read 4K frames at full speed in these
 /// times (in µs, as in the table of [`CACHED_TIME`]):
@@ -174,8 +174,8 @@ fn stream_line(from: &[u8], to: &mut [u8]) {
     debug_assert!(target.is_aligned());
     for part in 0..LINE_SIZE / size_of::<__m128i>() {
         // SAFETY: both slices have a whole line, so `part` is inside both. The target is aligned to a line, because all
-        // callers' offsets from an aligned place are whole lines; the source need not be aligned. Every x86-64 processor
-        // has SSE2.
+        // callers' offsets from an aligned place are whole lines; the source need not be aligned. Every x86-64
+        // processor has SSE2.
         unsafe { _mm_stream_si128(target.add(part), _mm_loadu_si128(source.add(part))) };
     }
 }

@@ -32,13 +32,14 @@ const VARIABLE: &str = "RSSHM_DIR";
 /// The directory of POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
 const DEFAULT: &str = "/dev/shm";
 
-/// The user id that a user namespace shows for users who have no id there (user_namespaces(7)), if the system has no other.
+/// The user id that a user namespace shows for users who have no id there (user_namespaces(7)), if the system has no
+/// other.
 const OVERFLOW_UID: u32 = 65534;
 
 /// The directory in which this process finds and creates the files of all channels.
 ///
-/// It is /dev/shm, or the directory that the environment variable `RSSHM_DIR` names. The variable is read once, when the
-/// process first uses a channel. An empty value counts as unset. A program with more rights than its caller
+/// It is /dev/shm, or the directory that the environment variable `RSSHM_DIR` names. The variable is read once, when
+/// the process first uses a channel. An empty value counts as unset. A program with more rights than its caller
 /// (set-user-ID, set-group-ID or file capabilities) ignores the variable.
 ///
 /// # Examples
@@ -177,9 +178,9 @@ impl Directory {
         access(self.path.as_str(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|_| self.denied(&metadata))
     }
 
-    /// The [`check`](Self::check) of a directory that `RSSHM_DIR` names. Each call on a channel does this first, so that a
-    /// mistake in the variable is an error and not a channel without a writer. The result for /dev/shm is always `Ok`,
-    /// because a reader also waits there for a channel that does not exist yet.
+    /// The [`check`](Self::check) of a directory that `RSSHM_DIR` names. Each call on a channel does this first, so
+    /// that a mistake in the variable is an error and not a channel without a writer. The result for /dev/shm is always
+    /// `Ok`, because a reader also waits there for a channel that does not exist yet.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -187,8 +188,8 @@ impl Directory {
         if self.is_chosen { self.check() } else { Ok(()) }
     }
 
-    /// What is wrong with the directory, if that can be the reason why a file in it could not be created or opened, which
-    /// failed with `errno`.
+    /// What is wrong with the directory, if that can be the reason why a file in it could not be created or opened,
+    /// which failed with `errno`.
     pub(crate) fn cause_of(&self, errno: Errno) -> Option<DirectoryFault> {
         let metadata = match self.present() {
             Ok(metadata) => metadata,

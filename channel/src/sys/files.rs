@@ -51,8 +51,9 @@ pub(crate) fn file_id_of(path: &str) -> Option<FileId> {
 /// Opens an existing file; `None` if there is none.
 ///
 /// The call does not use O_CREAT, because O_CREAT fails for another user's file if fs.protected_regular is set. It
-/// never follows a symbolic link, and never blocks on a pipe. It fails if `RSSHM_DIR` names an unsuitable directory, also
-/// if the file does not exist, because a reader would otherwise wait for a writer in a directory that cannot have one.
+/// never follows a symbolic link, and never blocks on a pipe. It fails if `RSSHM_DIR` names an unsuitable directory,
+/// also if the file does not exist, because a reader would otherwise wait for a writer in a directory that cannot have
+/// one.
 pub(crate) fn open(path: &str, writable: bool) -> io::Result<Option<OwnedFd>> {
     Directory::current().require().map_err(io::Error::other)?;
     let opened = OpenOptions::new()

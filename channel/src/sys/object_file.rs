@@ -186,8 +186,8 @@ impl ObjectFile {
         }
     }
 
-    /// Begins access by the processor, which [`end_access`](Self::end_access) ends. For a dmabuf, it makes the bytes that a
-    /// device has written visible to the processor.
+    /// Begins access by the processor, which [`end_access`](Self::end_access) ends. For a dmabuf, it makes the bytes
+    /// that a device has written visible to the processor.
     pub(crate) fn begin_access(&self) {
         self.sync(BEGIN_READ);
     }

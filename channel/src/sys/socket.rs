@@ -154,8 +154,8 @@ struct ControlBuffer([u8; 64 + MAX_DESCRIPTORS * size_of::<RawFd>()]);
 /// Receives a message into `bytes`; `None` if there is none. The size is 0 at the end of the connection.
 pub(crate) fn receive(connection: &OwnedFd, bytes: &mut [u8]) -> nix::Result<Option<Received>> {
     let received = receive_once(connection, bytes)?;
-    // The kernel looks for a message, and then for the end. If the peer sends its last message and closes in between, the
-    // first call returns the end, and the second one returns the message.
+    // The kernel looks for a message, and then for the end. If the peer sends its last message and closes in between,
+    // the first call returns the end, and the second one returns the message.
     match received {
         Some(end) if end.size == 0 => Ok(Some(receive_once(connection, bytes)?.unwrap_or(end))),
         received => Ok(received),
@@ -175,8 +175,8 @@ fn receive_once(connection: &OwnedFd, bytes: &mut [u8]) -> nix::Result<Option<Re
     header.msg_control = (&raw mut control).cast();
     header.msg_controllen = size_of::<ControlBuffer>() as _;
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
-    // SAFETY: the header refers to `bytes` and to `control`, with their sizes. Both live until the end of this function,
-    // and nobody else uses them.
+    // SAFETY: the header refers to `bytes` and to `control`, with their sizes. Both live until the end of this
+    // function, and nobody else uses them.
     let received = unsafe { libc::recvmsg(connection.as_raw_fd(), &raw mut header, flags) };
     let size = match Errno::result(received) {
         Ok(size) => size as usize,
@@ -197,8 +197,8 @@ fn take_descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
     // the macros of the C library find only whole headers inside them.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !message.is_null() {
-        // SAFETY: `message` is a control message of this header. If it carries descriptors, the kernel has opened each of
-        // them for this process, and its data are as many of them as its length says. Nobody else owns them.
+        // SAFETY: `message` is a control message of this header. If it carries descriptors, the kernel has opened each
+        // of them for this process, and its data are as many of them as its length says. Nobody else owns them.
         unsafe {
             if (*message).cmsg_level == libc::SOL_SOCKET && (*message).cmsg_type == libc::SCM_RIGHTS {
                 let data = libc::CMSG_DATA(message);
@@ -214,8 +214,8 @@ fn take_descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
     descriptors
 }
 
-/// Sleeps until one of `sockets` has a message, a connection or its end, at most for `timeout` (`None`: without a limit).
-/// Returns which of them have. A signal may end the sleep early.
+/// Sleeps until one of `sockets` has a message, a connection or its end, at most for `timeout` (`None`: without a
+/// limit). Returns which of them have. A signal may end the sleep early.
 pub(crate) fn wait(sockets: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<Ready> {
     let mut entries: Vec<PollFd<'_>> = sockets
         .iter()

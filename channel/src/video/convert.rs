@@ -23,16 +23,16 @@ pub enum RgbOrder {
 
 /// Converts a frame to a picture with eight bits for each of red, green and blue.
 ///
-/// `data` are the bytes of a frame of `info` with this `layout`. The picture has [`VideoInfo::field_height`] rows, which
-/// are `out_stride` bytes apart in `out`.
+/// `data` are the bytes of a frame of `info` with this `layout`. The picture has [`VideoInfo::field_height`] rows,
+/// which are `out_stride` bytes apart in `out`.
 ///
 /// The range and the matrix are those of the caps, or GStreamer's defaults. The conversion is for previews, so it is
 /// fast and simple: each pixel has the chroma of its group, alpha is ignored, and the primaries and the transfer
 /// function stay as they are.
 ///
 /// # Errors
-/// [`VideoError::Frame`] if the layout does not fit the caps and the data, [`VideoError::Output`] if the picture does not
-/// fit `out`.
+/// [`VideoError::Frame`] if the layout does not fit the caps and the data, [`VideoError::Output`] if the picture does
+/// not fit `out`.
 pub fn convert(
     info: &VideoInfo,
     layout: &PlaneLayout,
@@ -95,8 +95,8 @@ fn row<'a>(data: &'a [u8], plane: &Plane, index: usize) -> &'a [u8] {
     &data[start..start + plane.row_bytes as usize]
 }
 
-/// The row of a component that belongs to row `y` of the frame. If rows are from two fields in turn, each field has rows
-/// of chroma of its own.
+/// The row of a component that belongs to row `y` of the frame. If rows are from two fields in turn, each field has
+/// rows of chroma of its own.
 fn component_row(y: usize, shift: u8, has_field_chroma: bool) -> usize {
     if has_field_chroma && shift > 0 {
         (y >> (shift + 1) << 1) + (y & 1)

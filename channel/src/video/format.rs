@@ -61,8 +61,9 @@ macro_rules! formats {
     };
 }
 
-// The numbers of `planar` are the plane of each component, those of `semi_planar` the places of Cb and Cr in a pair, and
-// those of `packed` the word of each component. `bit_fields` has the depth of each component, and the bits below it.
+// The numbers of `planar` are the plane of each component, those of `semi_planar` the places of Cb and Cr in a pair,
+// and those of `packed` the word of each component. `bit_fields` has the depth of each component, and the bits below
+// it.
 formats! {
 I420 = "I420": planar(Yuv, &[0, 1, 2], C::U8, S::S420, P::EVEN_FIELDS),
 Yv12 = "YV12": planar(Yuv, &[0, 2, 1], C::U8, S::S420, P::EVEN_FIELDS),

@@ -78,8 +78,8 @@ pub(super) const fn gray_in_32() -> Shape {
 /// A plane of luma and a plane of chroma, both with three components in a word of 32 bits.
 pub(super) const fn semi_planar_in_32(subsampling: Subsampling, padding: Padding) -> Shape {
     let plane = PlaneShape::new(3, 4);
-    // Two words have three pairs of Cb and Cr. If the width is 3 more than a multiple of 6, the last pair needs one word
-    // more than GStreamer's rows have.
+    // Two words have three pairs of Cb and Cr. If the width is 3 more than a multiple of 6, the last pair needs one
+    // word more than GStreamer's rows have.
     let chroma = Component::new(LE32, 0, 8).in_plane(1).subsampled(subsampling);
     Shape::new(
         Yuv,

@@ -136,12 +136,12 @@ impl VideoInfo {
     }
 
     /// The layout of a frame whose rows begin at multiples of `align` bytes, which takes the place of GStreamer's 4.
-    /// Rows of a few formats, such as `v210`, are aligned to more bytes. The writer has to describe the planes of such a
-    /// frame ([`FrameDescriptor::with_planes`]), unless `align` is 4.
+    /// Rows of a few formats, such as `v210`, are aligned to more bytes. The writer has to describe the planes of such
+    /// a frame ([`FrameDescriptor::with_planes`]), unless `align` is 4.
     ///
     /// # Errors
-    /// [`VideoError::Align`] if `align` is not a power of 2 from 1 to 4096, [`VideoError::TooLarge`] if a frame would be
-    /// too large.
+    /// [`VideoError::Align`] if `align` is not a power of 2 from 1 to 4096, [`VideoError::TooLarge`] if a frame would
+    /// be too large.
     ///
     /// # Examples
     /// ```
@@ -178,7 +178,8 @@ impl VideoInfo {
         Ok(layout)
     }
 
-    /// The layout of the frame with this descriptor: the planes in the descriptor, or the default layout if it has none.
+    /// The layout of the frame with this descriptor: the planes in the descriptor, or the default layout if it has
+    /// none.
     ///
     /// All rows are inside the `size` bytes of the descriptor. The planes of a damaged descriptor may overlap.
     ///

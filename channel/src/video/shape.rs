@@ -170,8 +170,8 @@ impl PlaneShape {
         u64::from(width.div_ceil(self.pixels.into())) * u64::from(self.bytes)
     }
 
-    /// The number of bytes from one row to the next, if rows begin at multiples of `align`. With [`DEFAULT_ALIGN`], it is
-    /// that of the default layout, in which a few formats have another alignment.
+    /// The number of bytes from one row to the next, if rows begin at multiples of `align`. With [`DEFAULT_ALIGN`], it
+    /// is that of the default layout, in which a few formats have another alignment.
     pub(super) fn stride(&self, width: u32, align: u32) -> u64 {
         if self.is_palette {
             return self.bytes.into();
@@ -272,8 +272,8 @@ impl Shape {
         &self.planes[..self.plane_count.into()]
     }
 
-    /// The bytes from one pixel of a plane to the next. `None` if the pixels are not whole bytes, or if there is no such
-    /// plane. Pixels of a plane of chroma belong to several pixels of the picture.
+    /// The bytes from one pixel of a plane to the next. `None` if the pixels are not whole bytes, or if there is no
+    /// such plane. Pixels of a plane of chroma belong to several pixels of the picture.
     pub(super) fn pixel_bytes(&self, plane: usize) -> Option<u32> {
         if self.planes().get(plane)?.is_palette {
             return Some(self.planes[plane].bytes.into());

@@ -65,6 +65,14 @@ impl RetiredSegment {
             since: Instant::now(),
         }
     }
+
+    /// Releases the memory of all unused slots. `current` is the current segment.
+    fn release_unused(&mut self, current: Option<&WriterSegment>, lossless: bool) {
+        if let Some(current) = current {
+            self.slots.ignore_replaced_readers(current);
+        }
+        self.slots.release_unused(lossless);
+    }
 }
 
 impl SegmentChain {
@@ -106,7 +114,8 @@ impl SegmentChain {
 
     /// Makes `slots` the slots of the current segment, after its file got the channel's name.
     pub(super) fn install(&mut self, slots: SlotAllocator, writer_lock: OfdLock) {
-        // These segments were superseded before the new one had the name, for example in a takeover. Their readers wait.
+        // These segments were superseded before the new one had the name, for example in a takeover. Their readers
+        // wait.
         for retired in &self.retired {
             retired.slots.segment().mapped().notify(FutexWord::Published);
         }
@@ -164,8 +173,9 @@ impl SegmentChain {
     /// Releases all memory of superseded segments that nobody uses. Returns whether it has forgotten a segment, whose
     /// memory is free as soon as no thread of this process waits in it any more.
     pub(super) fn release_retired(&mut self, lossless: bool) -> bool {
-        for retired in &mut self.retired {
-            retired.slots.release_unused(lossless);
+        let Self { current, retired, .. } = self;
+        for retired in retired {
+            retired.release_unused(segment_of(current.as_ref()), lossless);
         }
         let before = self.retired.len();
         self.forget_deserted();
@@ -175,9 +185,10 @@ impl SegmentChain {
     /// Like [`release_retired`](Self::release_retired), but only for segments that were superseded at least
     /// [`RETIRED_RELEASE_DELAY`] ago.
     pub(super) fn release_old(&mut self, lossless: bool) {
-        for retired in &mut self.retired {
+        let Self { current, retired, .. } = self;
+        for retired in retired {
             if retired.since.elapsed() > RETIRED_RELEASE_DELAY && !retired.slots.is_released() {
-                retired.slots.release_unused(lossless);
+                retired.release_unused(segment_of(current.as_ref()), lossless);
             }
         }
         self.forget_deserted();
@@ -201,16 +212,25 @@ impl SegmentChain {
         self.retired = retired;
     }
 
-    /// Takes the frames of objects that nobody needs, in all segments. Returns their owner values, which the caller drops
-    /// while it holds no lock. Upstream needs the buffers of a superseded segment at once, because it may have to free
-    /// them before it can make others.
+    /// Takes the frames of objects that nobody needs, in all segments. Returns their owner values, which the caller
+    /// drops while it holds no lock. Upstream needs the buffers of a superseded segment at once, because it may have to
+    /// free them before it can make others.
     pub(super) fn retire_objects(&mut self, lossless: bool) -> Vec<Owner> {
-        let mut owners = std::mem::take(&mut self.given_up);
-        if let Some(current) = &mut self.current {
-            owners.append(&mut current.slots.retire());
-        }
-        for retired in self.retired.iter_mut().filter(|retired| retired.slots.has_objects()) {
-            retired.slots.release_unused(lossless);
+        let Self {
+            current,
+            retired,
+            given_up,
+            ..
+        } = self;
+        let mut owners = match current {
+            Some(current) => current.slots.retire(),
+            None => Vec::new(),
+        };
+        owners.append(given_up);
+        // Nothing is left to give back where all slots are released, so most publishes skip all superseded segments.
+        let with_frames = |retired: &&mut RetiredSegment| retired.slots.has_objects() && !retired.slots.is_released();
+        for retired in retired.iter_mut().filter(with_frames) {
+            retired.release_unused(segment_of(current.as_ref()), lossless);
             owners.append(&mut retired.slots.take_owners());
         }
         owners
@@ -284,6 +304,10 @@ impl SegmentChain {
                 && current.segment().is_alive(entry)
         })
     }
+}
+
+fn segment_of(current: Option<&CurrentSegment>) -> Option<&WriterSegment> {
+    current.map(|current| current.slots.segment().as_ref())
 }
 
 /// Marks a segment as superseded and wakes its readers, so that they look for the next segment.

@@ -10,8 +10,8 @@ use crate::protocol::layout::{MAX_READERS, reader_state};
 /// The readers whose pins count in one segment.
 #[derive(Debug)]
 pub(super) struct CountedPins {
-    /// One bit for each reader entry that a reader has attached to, or is about to attach to. The pins of other entries do
-    /// not count, so the writer does not load them.
+    /// One bit for each reader entry that a reader has attached to, or is about to attach to. The pins of other entries
+    /// do not count, so the writer does not load them.
     attached: u64,
     /// How many readers had announced themselves when `attached` was determined.
     seen_joins: u32,
@@ -73,8 +73,8 @@ impl CountedPins {
         self.ignored[entry] == Some(generation)
     }
 
-    /// The slots that at least one counted pin marks. The caller has called [`note_joins`](Self::note_joins) before, and
-    /// after its fence.
+    /// The slots that at least one counted pin marks. The caller has called [`note_joins`](Self::note_joins) before,
+    /// and after its fence.
     pub(super) fn pinned(&self, segment: &WriterSegment) -> u64 {
         let readers = segment.tables().readers();
         let mut pinned = 0;
@@ -113,8 +113,31 @@ impl CountedPins {
         found
     }
 
-    /// The readers that have not taken all frames up to `last`, and how many of the frames from `first` on they have not
-    /// taken. Ignored readers are left out.
+    /// Ignores the pins in a superseded segment whose reader has died, although its entry is locked again: in the
+    /// segment `current`, the entry belongs to another process. A reader stores the same process in each segment.
+    pub(super) fn ignore_replaced(&mut self, superseded: &WriterSegment, current: &WriterSegment) {
+        if superseded.lock_file_id() != current.lock_file_id() {
+            return;
+        }
+        for entry in 0..MAX_READERS {
+            let (former, present) = (superseded.tables().entry(entry), current.tables().entry(entry));
+            // Acquire: pairs with the release stores of `PinCounts`, so that the generation is not older than the pins.
+            if former.pins.load(Ordering::Acquire) == 0 {
+                continue;
+            }
+            let (_, generation) = former.owner();
+            let (state, present_generation) = present.owner();
+            // Relaxed, for both: the loads of the states, which are acquire loads, order them after the stores.
+            let pids = (former.pid.load(Ordering::Relaxed), present.pid.load(Ordering::Relaxed));
+            let is_known = state != reader_state::NEW && pids.0 != 0 && pids.1 != 0;
+            if is_known && pids.0 != pids.1 && generation != present_generation {
+                self.ignore(entry, generation);
+            }
+        }
+    }
+
+    /// The readers that have not taken all frames up to `last`, and how many of the frames from `first` on they have
+    /// not taken. Ignored readers are left out.
     pub(super) fn missing(&self, segment: &WriterSegment, first: u64, last: u64) -> Missing {
         let readers = segment.tables().readers();
         let mut missing = Missing::default();
@@ -143,8 +166,8 @@ impl CountedPins {
         self.slow = [0, self.slow[0]];
     }
 
-    /// The seq up to which every present reader has taken all frames. Ignored readers are left out. The caller has called
-    /// [`note_joins`](Self::note_joins) before.
+    /// The seq up to which every present reader has taken all frames. Ignored readers are left out. The caller has
+    /// called [`note_joins`](Self::note_joins) before.
     pub(super) fn slowest_cursor(&self, segment: &WriterSegment) -> u64 {
         let readers = segment.tables().readers();
         let mut slowest = u64::MAX;

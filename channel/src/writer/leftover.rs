@@ -85,9 +85,9 @@ impl Leftover {
     /// Removes the files of a channel that no living process has; the result [`Removable`](Self::Removable) says that
     /// they were removed.
     ///
-    /// Only a channel's writer may remove its files. Therefore this function becomes the writer, asks the readers' locks
-    /// again, and closes the channel. If a new writer starts at this moment, it waits until the files are gone; if it was
-    /// first, nothing is removed.
+    /// Only a channel's writer may remove its files. Therefore this function becomes the writer, asks the readers'
+    /// locks again, and closes the channel. If a new writer starts at this moment, it waits until the files are gone;
+    /// if it was first, nothing is removed.
     ///
     /// # Errors
     /// Those of [`of`](Self::of) and of [`Writer::open`], except [`Error::Busy`].

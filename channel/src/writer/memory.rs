@@ -12,8 +12,8 @@ const IDLE_PERIODS: usize = 3;
 pub(super) struct SlotMemory {
     slot_count: u32,
     with_memory: u64,
-    /// The slots that threads are committing, without the lock of the writer's state. Upstream, which does not wait, may
-    /// commit one while the service commits another.
+    /// The slots that threads are committing, without the lock of the writer's state. Upstream, which does not wait,
+    /// may commit one while the service commits another.
     growing: u64,
     /// The slots whose memory a thread is releasing, without that lock.
     releasing: u64,
@@ -91,9 +91,9 @@ impl SlotMemory {
         (slot < self.slot_count).then_some(slot as usize)
     }
 
-    /// Reserves a slot without memory for the caller, which commits memory for it while no lock is held. The commit takes
-    /// milliseconds for a large frame, because the system clears the memory. `None` if the segment may not have more
-    /// slots. Other threads may be committing slots.
+    /// Reserves a slot without memory for the caller, which commits memory for it while no lock is held. The commit
+    /// takes milliseconds for a large frame, because the system clears the memory. `None` if the segment may not have
+    /// more slots. Other threads may be committing slots.
     pub(super) fn begin_growth(&mut self) -> Option<usize> {
         let slot = self.free_slot()?;
         self.growing |= 1 << slot;
@@ -156,8 +156,8 @@ impl SlotMemory {
             .fold(0, |idle, slot| idle | 1 << slot)
     }
 
-    /// Takes the memory of `slots` from the writer. The caller releases it to the system while no lock is held, and then
-    /// calls [`finish_release`](Self::finish_release).
+    /// Takes the memory of `slots` from the writer. The caller releases it to the system while no lock is held, and
+    /// then calls [`finish_release`](Self::finish_release).
     pub(super) fn begin_release(&mut self, slots: u64) {
         self.with_memory &= !slots;
         self.releasing |= slots;

@@ -120,8 +120,8 @@ impl RequestLog {
     }
 }
 
-/// The seqs of the records after the record `seen` and up to the record `newest`, in a ring of `length` records. Another
-/// process may have written `newest`.
+/// The seqs of the records after the record `seen` and up to the record `newest`, in a ring of `length` records.
+/// Another process may have written `newest`.
 fn new_records(seen: u64, newest: u64, length: u64) -> RangeInclusive<u64> {
     seen.saturating_add(1).max(newest.saturating_sub(length - 1))..=newest
 }

@@ -236,8 +236,8 @@ impl Writer {
         self.claim_while(size, || true)
     }
 
-    /// Claims a slot for a frame of `size` bytes as [`claim`](Self::claim) does, but a lossless writer waits only as long
-    /// as `is_wanted` returns `true`. It asks at least every 10 ms during a wait.
+    /// Claims a slot for a frame of `size` bytes as [`claim`](Self::claim) does, but a lossless writer waits only as
+    /// long as `is_wanted` returns `true`. It asks at least every 10 ms during a wait.
     ///
     /// # Errors
     /// See [`claim`](Self::claim).
@@ -261,14 +261,15 @@ impl Writer {
         claim::claim_for_copy(&self.inner, size, Content::Bytes, &is_wanted)
     }
 
-    /// Publishes the frame in `slot`, and returns its seq. Readers receive the frame and the bytes of `metadata`, which the
-    /// channel does not interpret. `metadata` may have at most [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE) bytes.
+    /// Publishes the frame in `slot`, and returns its seq. Readers receive the frame and the bytes of `metadata`, which
+    /// the channel does not interpret. `metadata` may have at most [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE)
+    /// bytes.
     ///
     /// # Errors
     /// [`Error::NotPublishable`] if the slot's segment was superseded after the claim, if the segment has other caps
     /// than the current ones, or if the slot was already published. For frames of variable size, also if another thread
-    /// published a frame after the claim. The frame then needs another claim. [`Error::TooLarge`] if the frame does not fit into
-    /// its slot, or if `metadata` is too large.
+    /// published a frame after the claim. The frame then needs another claim. [`Error::TooLarge`] if the frame does not
+    /// fit into its slot, or if `metadata` is too large.
     pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, metadata: &[u8]) -> Result<u64, Error> {
         publish::publish_claimed(&self.inner, slot, descriptor, metadata)
     }
@@ -301,7 +302,8 @@ impl Writer {
         Batch(&self.inner)
     }
 
-    /// Wakes the readers for what was published in a [`batch`](Self::batch) so far. Call it before a wait within a batch.
+    /// Wakes the readers for what was published in a [`batch`](Self::batch) so far. Call it before a wait within a
+    /// batch.
     pub fn notify_batch(&self) {
         self.inner.notify_delayed();
     }
@@ -409,8 +411,8 @@ impl Writer {
 
 /// The service. A [`ServiceThread`](crate::ServiceThread) calls these methods.
 impl Writer {
-    /// Runs one pass of the service: repairs the channel's files, looks for readers that came or went, sets their quota,
-    /// and commits and releases memory. Call this method a few times a second, from any thread, and whenever
+    /// Runs one pass of the service: repairs the channel's files, looks for readers that came or went, sets their
+    /// quota, and commits and releases memory. Call this method a few times a second, from any thread, and whenever
     /// [`wait_for_service`](Self::wait_for_service) returns.
     ///
     /// # Errors

@@ -144,8 +144,8 @@ impl Caps {
         }
     }
 
-    /// Caps of frames whose bytes stay in the memory of objects, such as the buffers of a camera. They are published with
-    /// [`Writer::objects`](crate::Writer::objects).
+    /// Caps of frames whose bytes stay in the memory of objects, such as the buffers of a camera. They are published
+    /// with [`Writer::objects`](crate::Writer::objects).
     ///
     /// # Examples
     /// ```

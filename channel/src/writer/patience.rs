@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How long a lossless writer waits for its readers before it commits another slot.
+//! How long a lossless writer waits for readers to release what they hold, before it goes on without: it commits
+//! another slot, or, if the buffers of upstream are what is short, publishes a frame that readers cannot pin.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A reader that keeps up releases a slot within this time, and within [`READ_TIME`] for each byte. Few slots stay in
+/// A reader that keeps up releases a frame within this time, and within [`READ_TIME`] for each KiB. Few slots stay in
 /// the processor's caches, so they are faster than many.
 const LEAST: Duration = Duration::from_millis(2);
 /// The time in which a slow reader reads 1024 bytes.
@@ -16,18 +17,17 @@ const MOST: Duration = Duration::from_millis(100);
 /// What a lossless writer knows of the pace of its readers.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    /// How long the writer has waited since a reader released a slot. Waits that ended with another slot add up.
+    /// How long the writer has waited since readers last ended a wait. Waits that nobody ended add up.
     unanswered: Duration,
     /// The longest of the recent waits that readers ended.
     longest: Duration,
 }
 
 impl Patience {
-    /// How long to wait for a slot of this size before the segment gets another one: twice as long as the readers took
-    /// lately. More slots do not help readers that are slow, but steady. For readers that have stopped, this is over
-    /// after [`MOST`].
-    pub(super) fn limit(&self, slot_size: u64) -> Duration {
-        let kibibytes = u32::try_from(slot_size >> 10).unwrap_or(u32::MAX);
+    /// How long to wait until readers release a frame of this size: twice as long as they took lately. More slots do
+    /// not help readers that are slow, but steady. For readers that have stopped, this is over after [`MOST`].
+    pub(super) fn limit(&self, frame_size: u64) -> Duration {
+        let kibibytes = u32::try_from(frame_size >> 10).unwrap_or(u32::MAX);
         let usual = LEAST.saturating_add(READ_TIME.saturating_mul(kibibytes)).min(MOST);
         if self.unanswered < MOST {
             usual.max(2 * self.longest)
@@ -37,14 +37,46 @@ impl Patience {
     }
 
     /// Records a wait that a reader ended.
-    pub(super) fn note_answer(&mut self, waited: Duration) {
+    fn note_answer(&mut self, waited: Duration) {
         let waited = std::mem::take(&mut self.unanswered) + waited;
         self.longest = waited.min(MOST / 2).max(self.longest * 7 / 8);
     }
 
-    /// Records a wait that ended with another slot.
-    pub(super) fn note_growth(&mut self, waited: Duration) {
+    /// Records a wait that no reader ended.
+    fn note_unanswered(&mut self, waited: Duration) {
         self.unanswered += waited;
+    }
+}
+
+/// One wait of a lossless writer for its readers. It begins at the first look that finds nothing released.
+#[derive(Debug, Default)]
+pub(super) struct ReaderWait {
+    began: Option<Instant>,
+}
+
+impl ReaderWait {
+    /// Whether the wait for a frame of this size has lasted as long as it may. The first call begins the wait.
+    pub(super) fn is_over(&mut self, patience: &Patience, frame_size: u64) -> bool {
+        self.began.get_or_insert_with(Instant::now).elapsed() >= patience.limit(frame_size)
+    }
+
+    /// Ends the wait, because readers have released enough. Without a wait, it does nothing.
+    pub(super) fn end_answered(&mut self, patience: &mut Patience) {
+        if let Some(began) = self.began.take() {
+            patience.note_answer(began.elapsed());
+        }
+    }
+
+    /// Ends the wait, because the writer goes on without an answer.
+    pub(super) fn end_unanswered(&mut self, patience: &mut Patience) {
+        if let Some(began) = self.began.take() {
+            patience.note_unanswered(began.elapsed());
+        }
+    }
+
+    /// Forgets the wait, because the writer waits for another reason now.
+    pub(super) fn cancel(&mut self) {
+        self.began = None;
     }
 }
 
@@ -75,7 +107,7 @@ mod tests {
             // The reader releases a slot every 33 ms.
             let limit = patience.limit(SMALL);
             if limit < left {
-                patience.note_growth(limit);
+                patience.note_unanswered(limit);
                 (growths, left) = (growths + 1, left - limit);
             } else {
                 patience.note_answer(left);
@@ -93,7 +125,7 @@ mod tests {
         let mut total = ms(0);
         for _ in 0..60 {
             let limit = patience.limit(SMALL);
-            patience.note_growth(limit);
+            patience.note_unanswered(limit);
             total += limit;
         }
         assert!(total < ms(300), "{total:?}");

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::{
     inner::Inner,
-    objects::owners::Owner,
+    objects::owners::{Owner, SlotOwners},
     options::{Caps, MIN_SLOTS},
     quota,
     segment::WriterSegment,
@@ -152,8 +152,8 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     })
 }
 
-/// Creates the planned segment, if possible with as many slots as a channel with a quota needs. If there is no memory, it
-/// releases the unused memory of the old segments and tries once more.
+/// Creates the planned segment, if possible with as many slots as a channel with a quota needs. If there is no memory,
+/// it releases the unused memory of the old segments and tries once more.
 fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     let header = plan.header;
     let try_create = |slots| Segment::create(header, plan.caps.as_str(), slots, inner.options().perms);
@@ -223,8 +223,8 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<Vec<Own
         let committed = segment.committed_slots();
         let segment = Arc::new(WriterSegment::new(segment, Arc::clone(&plan.lock_file)));
         let mut slots = SlotAllocator::new(segment, committed, sizing::least_history(&plan.header));
-        if slots.has_objects() {
-            slots.set_spare_objects(state.spare_objects);
+        if plan.caps.has_objects() {
+            slots.keep_owners(SlotOwners::new(state.frames_out.clone(), state.spare_objects));
             inner.objects().add_segment(slots.segment().mapped().file_id);
         }
         slots.grant_first_quota();

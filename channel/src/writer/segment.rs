@@ -32,8 +32,8 @@ pub(super) struct WriterSegment {
     /// The file that carries the locks of this segment's readers. If this file loses its name, the channel gets a new
     /// lock file, but this segment keeps this one.
     lock_file: Arc<LockFile>,
-    /// The claimed slots, one bit for each. This process is filling each of them, or has published it while upstream still
-    /// keeps its memory.
+    /// The claimed slots, one bit for each. This process is filling each of them, or has published it while upstream
+    /// still keeps its memory.
     claimed: AtomicU64,
     /// Which of the claimed slots were claimed for a copy.
     for_copy: AtomicU64,
@@ -108,8 +108,8 @@ impl WriterSegment {
     /// Marks a slot as claimed. The caller has already taken the slot for writing, and holds the lock of the writer's
     /// state.
     pub(super) fn claim(&self, slot: usize, claimed_for: ClaimedFor) {
-        // All operations are relaxed, because the next search for a slot reads the values under the lock of the writer's
-        // state. Only `claimed` has another writer, in `end_claim`.
+        // All operations are relaxed, because the next search for a slot reads the values under the lock of the
+        // writer's state. Only `claimed` has another writer, in `end_claim`.
         let for_copy = self.for_copy.load(Ordering::Relaxed) & !(1 << slot);
         let is_copy = u64::from(claimed_for == ClaimedFor::Copy);
         self.for_copy.store(for_copy | is_copy << slot, Ordering::Relaxed);
@@ -135,8 +135,8 @@ impl WriterSegment {
         self.published.load(Ordering::Acquire) >> slot & 1 == 1
     }
 
-    /// Marks the slot as published: from here on, this process must not write to the slot's bytes. The caller holds the lock
-    /// of the writer's state.
+    /// Marks the slot as published: from here on, this process must not write to the slot's bytes. The caller holds the
+    /// lock of the writer's state.
     pub(super) fn mark_published(&self, slot: usize) {
         // Release: pairs with the acquire load in `is_published`. Relaxed: the lock of the state orders all stores.
         let published = self.published.load(Ordering::Relaxed);

@@ -56,8 +56,8 @@ pub struct ServiceReport {
     pub evicted: Vec<u32>,
     /// Whether readers wait for a keyframe now, that is, whether `due_keyframe_requests` has a request.
     pub keyframe_wanted: bool,
-    /// New requests for the first keyframe of a later time. An encoder that can plan its keyframes uses them and ignores
-    /// `due_keyframe_requests` with a time. Requests of several readers for one frame are reported once.
+    /// New requests for the first keyframe of a later time. An encoder that can plan its keyframes uses them and
+    /// ignores `due_keyframe_requests` with a time. Requests of several readers for one frame are reported once.
     pub keyframe_requests: Vec<KeyframeRequest>,
     /// Requests for a keyframe now. At most once a second, one of them stands for all requests that have no time. The
     /// others are former `keyframe_requests` whose time has come before a keyframe.

@@ -75,8 +75,8 @@ impl SlotSizing {
             .is_some_and(|caps| caps.as_str() != segment.caps || caps.has_objects() != segment.has_objects())
     }
 
-    /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the present segment, and `free`
-    /// the free shared memory in bytes.
+    /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the present segment, and
+    /// `free` the free shared memory in bytes.
     ///
     /// A slot has whole pages, so that its memory can be committed, prefaulted and released without other slots.
     ///
@@ -143,8 +143,8 @@ pub(super) fn history(slots: u32, slot_size: u64, caps: &Caps) -> u32 {
     by_bytes.min(MAX_VARIABLE_HISTORY).min(slots / 2).max(least)
 }
 
-/// The number of newest runs that a segment keeps although all attached readers have taken them. Peers that copy without
-/// an entry need them. Runs of large frames are few, because each takes much memory.
+/// The number of newest runs that a segment keeps although all attached readers have taken them. Peers that copy
+/// without an entry need them. Runs of large frames are few, because each takes much memory.
 pub(super) fn least_history(header: &Header) -> u32 {
     if header.flags & flags::RUNS != 0 {
         return header.history;

@@ -103,9 +103,9 @@ impl AsMut<[u8]> for Slot {
         match segment.slots() {
             // SAFETY: the slot got its memory before it was claimed, and a writer's mapping is writable. No other claim
             // gets the slot until this value is dropped, so this is the only reference in this process. The slot is not
-            // published, so readers find the seq 0 and do not use the bytes. If the claim is a place in a run, the bytes
-            // are beyond the run's tail, and readers do not use them either. The frame cannot be published while the
-            // slice is borrowed, because publishing needs a reference to this value or to the slice.
+            // published, so readers find the seq 0 and do not use the bytes. If the claim is a place in a run, the
+            // bytes are beyond the run's tail, and readers do not use them either. The frame cannot be published while
+            // the slice is borrowed, because publishing needs a reference to this value or to the slice.
             Some(slots) if !self.is_published() => unsafe {
                 slots.slice_mut(
                     segment.slot_offset(self.index()) + runs::data_offset(self.place.record),

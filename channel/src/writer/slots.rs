@@ -76,7 +76,8 @@ pub(super) struct SlotAllocator {
     pub(super) runs: Runs,
     pub(super) memory: SlotMemory,
     pub(super) quota: Quota,
-    /// What the frames of objects keep; `None` in a segment whose slots have the bytes of the frames.
+    /// What the frames of objects keep; `None` in a segment whose slots have the bytes of the frames, and in one of a
+    /// dead writer.
     pub(super) owners: Option<Box<SlotOwners>>,
     /// One bit for each slot that no reader can hold (see `spare`). A claimed slot is among them.
     pub(super) unpinnable: u64,
@@ -88,8 +89,8 @@ pub(super) struct SlotAllocator {
 }
 
 impl SlotAllocator {
-    /// The slots of a new segment, of which `committed` have memory. `least_history` is the number of runs that are kept
-    /// for everyone.
+    /// The slots of a new segment, of which `committed` have memory. `least_history` is the number of runs that are
+    /// kept for everyone.
     pub(super) fn new(segment: Arc<WriterSegment>, committed: u32, least_history: u32) -> Self {
         let header = segment.header();
         Self {
@@ -100,7 +101,7 @@ impl SlotAllocator {
             runs: Runs::new(header.flags & flags::RUNS != 0),
             memory: SlotMemory::new(header.slot_count, committed),
             quota: Quota::new(quota::largest_quota(header)),
-            owners: (header.flags & flags::OBJECTS != 0).then(|| Box::new(SlotOwners::new())),
+            owners: None,
             // A new segment has neither frames nor readers.
             unpinnable: u64::MAX,
             is_service_due: false,
@@ -133,8 +134,7 @@ impl SlotAllocator {
             pins: CountedPins::all(),
             runs,
             unpinnable: 0,
-            // The buffers went with their process.
-            owners: None,
+            // There are no owner values: the buffers went with their process.
             ..Self::new(Arc::new(segment), committed as u32, history)
         }
     }
@@ -252,10 +252,10 @@ impl SlotAllocator {
 
 /// Search for the slot of the next frame.
 impl SlotAllocator {
-    /// Finds a slot for the next frame and takes the slot for writing. A claim for upstream finds nothing if upstream has
-    /// half of the slots already: upstream may keep published slots, as a decoder does, and copies need slots too.
-    /// [`next_step`](Self::next_step) has the order of the steps. In lossless mode, `has_waited` says whether the writer
-    /// has waited for its readers.
+    /// Finds a slot for the next frame and takes the slot for writing. A claim for upstream finds nothing if upstream
+    /// has half of the slots already: upstream may keep published slots, as a decoder does, and copies need slots too.
+    /// [`next_step`](Self::next_step) has the order of the steps. In lossless mode, `has_waited` says whether the
+    /// writer has waited for its readers.
     pub(super) fn find(&mut self, claimed_for: ClaimedFor, has_waited: bool) -> SlotSearch {
         if claimed_for == ClaimedFor::Upstream && self.upstream_has_its_half() {
             return SlotSearch::Nothing;
@@ -285,9 +285,9 @@ impl SlotAllocator {
 
     /// The next step of a search for a slot. `None` if there is no slot now. The first of these steps that is possible:
     ///
-    /// 1. Take the slot that was used last, of those whose frame is beyond the history. No counted pin may mark the slot. In
-    ///    lossless mode, all readers must have taken the frame. Otherwise take a slot without a frame. Two spare slots
-    ///    stay if readers could pin all others.
+    /// 1. Take the slot that was used last, of those whose frame is beyond the history. No counted pin may mark the
+    ///    slot. In lossless mode, all readers must have taken the frame. Otherwise take a slot without a frame. Two
+    ///    spare slots stay if readers could pin all others.
     /// 2. If entries of dead readers are found, ignore their pins from now on, and try step 1 again.
     /// 3. Let the caller commit one more slot, if the segment may have more and the service cannot help in time. In
     ///    lossless mode, the writer first waits for its readers, and then sets `has_waited`.
@@ -328,8 +328,8 @@ impl SlotAllocator {
         oldest.map(|(slot, missing)| Step::Take(slot, missing))
     }
 
-    /// The slots whose frames may be taken because no counted pin marks them. If `may_fail` is not set, there are none, so
-    /// that only slots count that nobody can pin.
+    /// The slots whose frames may be taken because no counted pin marks them. If `may_fail` is not set, there are none,
+    /// so that only slots count that nobody can pin.
     fn takeable(&mut self, may_fail: bool) -> u64 {
         let pinned = self.pinned();
         self.note_unpinned(pinned);
@@ -358,8 +358,8 @@ impl SlotAllocator {
         Slot::new(Arc::clone(&self.segment), slot, size)
     }
 
-    /// Claims the place after the newest frame of the newest run, for a frame of `size` bytes. `None` if the frame needs
-    /// a slot of its own.
+    /// Claims the place after the newest frame of the newest run, for a frame of `size` bytes. `None` if the frame
+    /// needs a slot of its own.
     pub(super) fn claim_append(&self, size: u64) -> Option<Slot> {
         let place = self.append_place(size)?;
         self.segment.claim(place.slot, ClaimedFor::Copy);
@@ -378,7 +378,8 @@ impl SlotAllocator {
             .filter(|place| !self.segment.is_claimed(place.slot))
     }
 
-    /// Whether [`find`](Self::find) for a copy has a step to do. In lossless mode, `has_waited` has the same meaning there.
+    /// Whether [`find`](Self::find) for a copy has a step to do. In lossless mode, `has_waited` has the same meaning
+    /// there.
     pub(super) fn can_find(&mut self, has_waited: bool) -> bool {
         self.next_step(ClaimedFor::Copy, has_waited, true).is_some()
     }
@@ -389,14 +390,21 @@ impl SlotAllocator {
         self.pins.ignore_dead(&self.segment)
     }
 
+    /// Ignores the pins of readers whose entries other processes have by now, as `current`, the writer's current
+    /// segment, shows. A reader of a superseded segment can die and another one can take its entry before the writer
+    /// looks. The next owner does not clear the pins, because it cannot attach to this segment.
+    pub(super) fn ignore_replaced_readers(&mut self, current: &WriterSegment) {
+        self.pins.ignore_replaced(&self.segment, current);
+    }
+
     fn upstream_has_its_half(&self) -> bool {
         let claimed = self.claimed();
         claimed > 0 && (claimed + 1) * 2 > self.attainable()
     }
 
-    /// Whether the caller may commit a slot now. Upstream does not wait, so the service cannot help it, and it may commit a
-    /// slot while another thread commits one. A lossless writer rather waits for its readers if they have frames to take
-    /// and the segment has a few slots: few slots stay in the processor's caches.
+    /// Whether the caller may commit a slot now. Upstream does not wait, so the service cannot help it, and it may
+    /// commit a slot while another thread commits one. A lossless writer rather waits for its readers if they have
+    /// frames to take and the segment has a few slots: few slots stay in the processor's caches.
     fn may_grow_at_once(&self, claimed_for: ClaimedFor, has_waited: bool) -> bool {
         let is_small = self.segment.header().slot_size <= MAX_OWN_GROWTH;
         match claimed_for {
@@ -421,14 +429,15 @@ impl SlotAllocator {
         self.slowest_cursor() >= self.runs.newest_seq()
     }
 
-    /// Whether the quota is to be withdrawn, so that the spare slots can be used for a copy. Upstream gets no spare slot,
-    /// because it may keep the slot for a long time. A lossless writer waits as long as a reader has frames to take.
+    /// Whether the quota is to be withdrawn, so that the spare slots can be used for a copy. Upstream gets no spare
+    /// slot, because it may keep the slot for a long time. A lossless writer waits as long as a reader has frames to
+    /// take.
     fn may_withdraw(&self, claimed_for: ClaimedFor) -> bool {
         claimed_for == ClaimedFor::Copy && self.spare_needed() > 0 && (!self.is_lossless || self.have_readers_all())
     }
 
-    /// Whether a claim leaves slots for copies. While there is no quota, the writer needs two unpinnable slots, of which
-    /// one may have the newest frame. Upstream must not take the last ones.
+    /// Whether a claim leaves slots for copies. While there is no quota, the writer needs two unpinnable slots, of
+    /// which one may have the newest frame. Upstream must not take the last ones.
     fn leaves_enough(&self, claimed_for: ClaimedFor) -> bool {
         claimed_for == ClaimedFor::Copy
             || self.quota.current() > 0
@@ -441,8 +450,8 @@ impl SlotAllocator {
         self.unclaimed() & self.runs.with_frame() & (allowed | self.unpinnable)
     }
 
-    /// The frames beyond the history. If the segment cannot grow, the history consists of runs alone, without its bytes and
-    /// its time. In lossless mode, all readers have taken the frames.
+    /// The frames beyond the history. If the segment cannot grow, the history consists of runs alone, without its bytes
+    /// and its time. In lossless mode, all readers have taken the frames.
     pub(super) fn beyond_history(&self) -> Overwritable {
         self.taken_by_readers(if self.memory.can_grow() {
             self.runs.beyond_history(self.kept_runs())
@@ -509,8 +518,8 @@ impl SlotAllocator {
             .then(|| (slot, self.pins.missing(&self.segment, run.first, run.last)))
     }
 
-    /// The readers that miss the frames in `slot` if it is taken. `None` if one of these readers keeps up with the stream
-    /// and the frames are within the history, so that the slot must not be taken.
+    /// The readers that miss the frames in `slot` if it is taken. `None` if one of these readers keeps up with the
+    /// stream and the frames are within the history, so that the slot must not be taken.
     pub(super) fn unless_wanted(&mut self, slot: usize) -> Option<Missing> {
         // All readers have taken frames that a lossless writer may overwrite.
         if self.is_lossless {
@@ -531,7 +540,7 @@ impl SlotAllocator {
         self.pins.missing(&self.segment, run.first, run.last)
     }
 
-    /// Whether frames come slowly enough that a history helps a reader that is late.
+    /// Whether frames come slowly enough that a history helps a reader that is behind.
     pub(super) fn is_slow_stream(&mut self) -> bool {
         let newest = self.runs.newest();
         if newest != self.pace.run {
@@ -545,8 +554,8 @@ impl SlotAllocator {
         self.pace.is_slow
     }
 
-    /// Takes `slot` for writing. Returns `false` if a reader has pinned the slot by now. In both cases, the slot loses its
-    /// frames, which these readers miss.
+    /// Takes `slot` for writing. Returns `false` if a reader has pinned the slot by now. In both cases, the slot loses
+    /// its frames, which these readers miss.
     pub(super) fn take(&mut self, slot: usize, missing: Missing) -> bool {
         self.missed += missing.frames;
         self.pins.note_missed(missing);
@@ -596,9 +605,9 @@ impl SlotAllocator {
         self.unpinnable |= u64::from(got_memory) << slot;
     }
 
-    /// Begins another period of about a second. Removes the frames of slots that have been idle for too long and that nobody
-    /// needs, and returns those of the slots whose memory is to be released. The caller releases it while no lock is held,
-    /// and then calls [`finish_release`](SlotMemory::finish_release).
+    /// Begins another period of about a second. Removes the frames of slots that have been idle for too long and that
+    /// nobody needs, and returns those of the slots whose memory is to be released. The caller releases it while no
+    /// lock is held, and then calls [`finish_release`](SlotMemory::finish_release).
     pub(super) fn take_idle(&mut self) -> u64 {
         self.pins.begin_period();
         let idle = self.memory.begin_period();
@@ -622,8 +631,8 @@ impl SlotAllocator {
         released
     }
 
-    /// Releases the memory of all unused slots of a superseded segment. In lossless mode, a slot counts as used until all
-    /// readers have taken its frame.
+    /// Releases the memory of all unused slots of a superseded segment. In lossless mode, a slot counts as used until
+    /// all readers have taken its frame.
     pub(super) fn release_unused(&mut self, lossless: bool) {
         self.ignore_dead_readers();
         self.note_joins();

@@ -2,16 +2,16 @@
 
 //! The spare slots, which make sure that the writer always finds a slot, and the quota that depends on them.
 //!
-//! Readers of one stream mostly hold the same few frames. So the readers together may pin more slots than there are, and
-//! slots get memory only when different frames are in use. Three rules protect the writer:
+//! Readers of one stream mostly hold the same few frames. So the readers together may pin more slots than there are,
+//! and slots get memory only when different frames are in use. Three rules protect the writer:
 //!
 //! - *Spare slots*: while the readers could pin all slots, two slots stay without a frame. Nobody can pin them.
 //! - If a claim would take one of them, the segment needs another slot. The service commits it. Until then, or if there
 //!   is no memory, the quota is withdrawn: no further slot is pinned, readers keep the slots that they hold, and copy
 //!   further frames.
-//! - A slot is *unpinnable* if no reader held it when it was last taken, and no frame was published in it since, or only
-//!   frames for which there was no quota. The writer takes such a slot whatever the pin words say. So a reader that
-//!   stops between its steps, or breaks the rules, costs the writer no slot.
+//! - A slot is *unpinnable* if no reader held it when it was last taken, and no frame was published in it since, or
+//!   only frames for which there was no quota. The writer takes such a slot whatever the pin words say. So a reader
+//!   that stops between its steps, or breaks the rules, costs the writer no slot.
 
 use std::{
     cmp::Ordering::{Equal, Greater, Less},
@@ -69,15 +69,15 @@ impl SlotAllocator {
         }
     }
 
-    /// Makes sure that the publish of a frame in a claimed slot leaves the spare slots. If readers have attached since the
-    /// claim, spare slots may be needed now. If they are missing, the quota is withdrawn.
+    /// Makes sure that the publish of a frame in a claimed slot leaves the spare slots. If readers have attached since
+    /// the claim, spare slots may be needed now. If they are missing, the quota is withdrawn.
     pub(super) fn prepare_publish(&mut self, slot: usize) {
         self.note_joins();
         if !self.has_spare() && !self.fill_spare(self.spare_needed()) {
             self.withdraw_quota();
         }
         if self.has_objects() {
-            self.limit_objects(slot);
+            self.limit_objects();
         }
         if self.quota.current() > 0 {
             self.unpinnable &= !(1 << slot);
@@ -103,8 +103,9 @@ impl SlotAllocator {
         }
     }
 
-    /// Sets the quota that the slots allow. If they do not allow a larger one, the quota stays as it is, and the service is
-    /// to commit another slot if the segment can grow. The caller then calls [`count_promised`](Self::count_promised).
+    /// Sets the quota that the slots allow. If they do not allow a larger one, the quota stays as it is, and the
+    /// service is to commit another slot if the segment can grow. The caller then calls
+    /// [`count_promised`](Self::count_promised).
     pub(super) fn update_quota(&mut self, usage: &Usage) {
         let wanted = self.wanted_quota(usage);
         let former = self.quota.set(wanted);
@@ -138,8 +139,8 @@ impl SlotAllocator {
         self.update_quota(&quota::NO_USAGE);
     }
 
-    /// The quota that readers should have. As long as the segment can grow, it is the largest one. Otherwise readers get
-    /// their share while many slots are pinned, because the share needs no spare slots.
+    /// The quota that readers should have. As long as the segment can grow, it is the largest one. Otherwise readers
+    /// get their share while many slots are pinned, because the share needs no spare slots.
     fn wanted_quota(&self, usage: &Usage) -> u32 {
         let by_slots = self.wanted_quota_by_slots(usage);
         self.object_quota()

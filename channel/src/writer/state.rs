@@ -3,9 +3,18 @@
 //! The state of a writer: its parts, which change under one lock.
 
 use super::{
-    chain::SegmentChain, channel_lock::ChannelLock, events::EventLog, messages::RequestLog,
-    objects::owners::DEFAULT_SPARE_OBJECTS, patience::Patience, readers::ReaderTable, sequence::Sequence,
-    service::ServiceState, shortage::ShortageLog, sizing::SlotSizing, stats::WriterStats,
+    chain::SegmentChain,
+    channel_lock::ChannelLock,
+    events::EventLog,
+    messages::RequestLog,
+    objects::owners::{DEFAULT_SPARE_OBJECTS, FramesOut},
+    patience::Patience,
+    readers::ReaderTable,
+    sequence::Sequence,
+    service::ServiceState,
+    shortage::ShortageLog,
+    sizing::SlotSizing,
+    stats::WriterStats,
 };
 
 /// The parts of a writer. Each part owns its data. The steps of the writer call the parts in the right order.
@@ -23,6 +32,8 @@ pub(super) struct State {
     pub(super) shortage: ShortageLog,
     /// The time in nanoseconds from a frame's timestamp until the frame leaves the writer.
     pub(super) latency_ns: u64,
+    /// How many frames of objects are out, in all segments.
+    pub(super) frames_out: FramesOut,
     /// How many frames of objects may be out.
     pub(super) spare_objects: u32,
     /// The inode of the socket's file; 0 before the first segment with objects.
@@ -48,6 +59,7 @@ impl State {
             service: ServiceState::new(),
             shortage: ShortageLog::default(),
             latency_ns: 0,
+            frames_out: FramesOut::default(),
             spare_objects: DEFAULT_SPARE_OBJECTS,
             socket: 0,
             is_idle: false,
@@ -55,8 +67,8 @@ impl State {
         }
     }
 
-    /// Tells the readers of all segments which file is the socket. The caller gives the file its name later, so a reader
-    /// that finds the file finds its inode too.
+    /// Tells the readers of all segments which file is the socket. The caller gives the file its name later, so a
+    /// reader that finds the file finds its inode too.
     pub(super) fn set_socket(&mut self, inode: u64) {
         self.socket = inode;
         self.chain.set_socket(inode);

@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The waits of a writer: for a reader, for readers that follow to a new segment, for a slot, and for work that the
-//! service has to do.
+//! The waits of a writer: for a reader, for readers that follow to a new segment, for a slot, for buffers of upstream,
+//! and for work that the service has to do.
+//!
+//! | a lossless writer waits for | how long |
+//! |---|---|
+//! | readers of a superseded segment | until they have followed, have left or are dead |
+//! | a slot | until readers release one, or as long as [`Patience`] says; then the segment grows, if it can |
+//! | buffers of upstream | as long as a reader has frames to take; then as long as [`Patience`] says |
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{inner::Inner, patience::Patience, slots::SlotAllocator, state::State};
+use super::{
+    inner::Inner,
+    patience::{Patience, ReaderWait},
+    slots::SlotAllocator,
+    state::State,
+};
 use crate::segment::wait::{FutexWord, RateLimiter};
 
 /// The longest sleep of a blocked writer. After it, the writer asks the kernel whether the awaited reader is alive.
@@ -41,43 +52,41 @@ pub(super) fn wait_for_followers(inner: &Inner, is_wanted: &dyn Fn() -> bool) ->
 /// In lossless mode, waits until a frame of `size` bytes can have a place. Returns `false` if the wait was interrupted,
 /// or if `is_wanted` returned `false`.
 pub(super) fn wait_for_slot(inner: &Inner, size: u64, is_wanted: &dyn Fn() -> bool) -> bool {
-    let mut began = None;
+    let mut wait = ReaderWait::default();
     wait_while(inner, slot_interval, is_wanted, |state| {
         if can_claim(state, size, false) {
-            if let Some(began) = began {
-                state.patience.note_answer(Instant::elapsed(&began));
-            }
+            wait.end_answered(&mut state.patience);
             return true;
         }
-        let waited = began.get_or_insert_with(Instant::now).elapsed();
-        let is_growing = waited >= growth_delay(state) && can_claim(state, size, true);
+        let is_growing = wait.is_over(&state.patience, slot_size(state)) && can_claim(state, size, true);
         if is_growing {
-            state.patience.note_growth(waited);
+            wait.end_unanswered(&mut state.patience);
         }
         is_growing
     })
 }
 
-/// How long a lossless writer waits for its readers before the segment gets another slot.
-fn growth_delay(state: &State) -> Duration {
+/// The size of the slots of the current segment.
+fn slot_size(state: &State) -> u64 {
     let slots = state.chain.current();
-    let slot_size = slots.map_or(0, |slots| slots.segment().header().slot_size);
-    state.patience.limit(slot_size)
+    slots.map_or(0, |slots| slots.segment().header().slot_size)
 }
 
 /// When to look for a slot again although no reader notifies the writer.
 fn slot_interval(state: &State) -> Duration {
     match state.chain.current() {
-        Some(slots) if slots.can_grow() => growth_delay(state).min(LIVENESS_INTERVAL),
+        Some(slots) if slots.can_grow() => state.patience.limit(slot_size(state)).min(LIVENESS_INTERVAL),
         _ => LIVENESS_INTERVAL,
     }
 }
 
-/// In lossless mode, waits until the buffers of upstream suffice for another frame of objects of `size` bytes. Returns
-/// `false` if the wait was interrupted.
+/// In lossless mode, waits until the buffers of upstream suffice for another frame of objects of `size` bytes, or until
+/// the wait for readers that hold frames is over. Returns `false` if the wait was interrupted. If the frame needs
+/// another segment, the wait comes before it: the frames of all segments count, so the next one needs no other wait.
 pub(super) fn wait_for_objects(inner: &Inner, size: u64) -> bool {
+    let lossless = inner.options().lossless;
     let mut checked_at = Instant::now();
-    let mut held_since = None;
+    let mut wait = ReaderWait::default();
     loop {
         let mut owners = Vec::new();
         let is_ready = wait_while(
@@ -86,15 +95,15 @@ pub(super) fn wait_for_objects(inner: &Inner, size: u64) -> bool {
             &|| true,
             |state| {
                 let State { chain, patience, .. } = state;
-                let Some(slots) = chain.current_mut() else {
-                    return true;
-                };
                 if checked_at.elapsed() >= LIVENESS_INTERVAL {
-                    slots.ignore_dead_readers();
+                    if let Some(slots) = chain.current_mut() {
+                        slots.ignore_dead_readers();
+                    }
                     checked_at = Instant::now();
                 }
-                owners.append(&mut slots.retire());
-                !owners.is_empty() || has_objects(slots, patience, size, &mut held_since)
+                owners.append(&mut chain.retire_objects(lossless));
+                let may_publish = |slots| has_objects(slots, patience, size, &mut wait);
+                !owners.is_empty() || chain.current().is_none_or(may_publish)
             },
         );
         if !is_ready || owners.is_empty() {
@@ -105,32 +114,31 @@ pub(super) fn wait_for_objects(inner: &Inner, size: u64) -> bool {
     }
 }
 
-/// Whether a lossless writer may publish another frame of objects of `size` bytes now. `held_since` is when the wait for
-/// readers that only hold frames began.
+/// Whether a lossless writer may publish another frame of objects of `size` bytes now. `wait` is the wait for readers
+/// that hold frames and have none to take.
 ///
-/// If the limit of upstream's buffers is near, the next publish withdraws the quota. A reader that is behind will release
-/// its frames, so the writer waits for it. A reader that has taken all frames may hold them until it gets another one, so
-/// the writer waits only a short time for it. This holds too if the limit was lowered below the frames that are out: then
-/// one more is out, and no further one, because nobody can pin it.
-fn has_objects(slots: &SlotAllocator, patience: &mut Patience, size: u64, held_since: &mut Option<Instant>) -> bool {
+/// If the limit of upstream's buffers is near, the next publish withdraws the quota. A reader that is behind will
+/// release its frames, so the writer waits for it. A reader that has taken all frames may hold them until it gets
+/// another one, so the writer waits only a short time for it.
+///
+/// If the limit became smaller than the number of frames that are out, the same wait comes before the next publish,
+/// which adds one frame. Nobody can pin this frame, so the publish after it adds none.
+fn has_objects(slots: &SlotAllocator, patience: &mut Patience, size: u64, wait: &mut ReaderWait) -> bool {
     let has_spare = slots.has_spare_object();
     if has_spare && !slots.would_limit_objects() {
-        if let Some(since) = held_since.take() {
-            patience.note_answer(since.elapsed());
-        }
+        wait.end_answered(patience);
         return true;
     }
     if !slots.have_readers_all() {
-        *held_since = None;
+        wait.cancel();
         return false;
     }
     if has_spare && slots.quota() == 0 {
         return true;
     }
-    let waited = held_since.get_or_insert_with(Instant::now).elapsed();
-    let is_over = waited >= patience.limit(size);
+    let is_over = wait.is_over(patience, size);
     if is_over {
-        patience.note_growth(waited);
+        wait.end_unanswered(patience);
     }
     is_over
 }
@@ -203,8 +211,8 @@ fn wait_until(
     }
 }
 
-/// Sleeps until a reader comes or goes, until another segment is current, until the time of a keyframe request comes, or
-/// until `timeout` has passed.
+/// Sleeps until a reader comes or goes, until another segment is current, until the time of a keyframe request comes,
+/// or until `timeout` has passed.
 pub(super) fn wait_for_service(inner: &Inner, timeout: Duration) {
     let mut state = inner.lock();
     let (seen, pause) = state.service.begin_wait();

@@ -5,16 +5,22 @@
 
 use std::{
     fs::File,
-    os::{fd::AsFd, unix::fs::FileExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     time::Duration,
 };
 
 use nix::sys::resource::Resource;
-use rsshm_channel::{Caps, Error, FrameData, Next, Object, ObjectPart, ReadLimits, ReaderOptions, SpaceLimit, Writer};
+use rsshm_channel::{
+    Caps, Directory, Error, FrameData, Next, Object, ObjectPart, ReadLimits, ReaderOptions, SpaceLimit, Writer,
+};
 use rsshm_testkit::{
     Channel, Process,
     frames::is_filled,
     need_real_machine,
+    privileges::{NOBODY, become_user, is_root},
     role::{self, Role, listen, say},
 };
 
@@ -24,8 +30,8 @@ use crate::{
         pool::{memfd, object_writer},
     },
     support::{
-        ChannelExt, SIZE, Service, check, descriptor, limit, next, open_reader, open_writer, publish, publish_sized,
-        slots,
+        ChannelExt, SIZE, Service, check, descriptor, limit, next, next_within, open_reader, open_writer, publish,
+        publish_sized, slots,
     },
 };
 
@@ -55,6 +61,9 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
     ("limits/writer of objects without addresses", |arguments| {
         writer_of_objects(arguments[0]);
+    }),
+    ("limits/writer of memory that cannot be mapped", |arguments| {
+        writer_of_unmappable(arguments[0]);
     }),
 ];
 
@@ -230,19 +239,52 @@ fn writer_of_objects(channel: &str) {
     });
     let service = Service::of(&writer);
     let mut reader = open_reader(channel, ReaderOptions::default());
-    let publish = |value: u8| {
-        assert!(publish_large(&writer, &object, value.into()).unwrap().is_some());
-    };
-    publish(7);
-    let frame = next_frame(&mut reader, accepting());
+    assert!(publish_large(&writer, &object, 7).unwrap().is_some());
+    let first = next_frame(&mut reader, accepting());
     // Memory for which there is no room in the writer goes to readers all the same.
     let (_file, other) = large_object(&writer, 8);
     without_addresses(&mut |_| {
         for _ in 0..10 {
             assert!(publish_large(&writer, &other, 8).unwrap().is_some());
         }
+        // This process has no room to map the memory, so it copies the frame.
+        let frame = next_frame(&mut reader, ReadLimits::default());
+        assert_eq!((frame.descriptor.offset, first.descriptor.offset), (8, 7));
     });
-    drop((frame, service));
+    drop((first, service));
+    drop(writer);
+    say("done");
+}
+
+/// A writer whose memory may only be written, and a reader that has to map it. A dmabuf of a driver without mmap is
+/// like that for the processor.
+fn writer_of_unmappable(channel: &str) {
+    // Root may open any file for reading.
+    if is_root() {
+        become_user(NOBODY, NOBODY);
+    }
+    let path = format!("{}/.{channel}-memory", Directory::current());
+    let mut options = File::options();
+    let file = options.write(true).create_new(true).mode(0o200).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file.set_len(SIZE as u64).unwrap();
+    let writer = object_writer(channel, slots(0), 4);
+    let object = writer.objects().register(file.as_fd()).unwrap();
+    let part = ObjectPart::new(&object, 0, SIZE as u64);
+    let published = (writer.objects()).publish(&[part], descriptor(SIZE, 0), &[], Box::new(()));
+    assert!(published.unwrap().is_some());
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let frame = next_within(&mut reader, &mut Vec::new(), accepting());
+    let FrameData::Objects(objects) = &frame.data else {
+        panic!("{frame:?}");
+    };
+    for error in [objects.map(0).unwrap_err(), objects.bytes().unwrap_err()] {
+        let text = error.to_string();
+        let is_named = ["(memfd)", "EACCES", "descriptors=never"]
+            .iter()
+            .all(|part| text.contains(part));
+        assert!(is_named && !text.contains("ulimit"), "{text}");
+    }
     drop(writer);
     say("done");
 }
@@ -306,6 +348,11 @@ fn reader_without_addresses_reports_and_attaches_later() {
 fn writer_of_objects_without_addresses_reports_and_continues() {
     need_real_machine!("RLIMIT_AS has no effect");
     writer_reports_and_continues("limits/writer of objects without addresses");
+}
+
+#[test]
+fn memory_that_cannot_be_mapped_is_an_error_with_a_remedy() {
+    writer_reports_and_continues("limits/writer of memory that cannot be mapped");
 }
 
 #[test]

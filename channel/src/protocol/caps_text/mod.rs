@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The grammar of caps and structures as text. GStreamer's parser decides what a text means; this parser agrees with it.
+//! The grammar of caps and structures as text. GStreamer's parser decides what a text means; this parser agrees with
+//! it.
 //!
-//! A writer checks its caps, so that a mistake is found where it was made. A reader rewrites the texts of other programs
-//! before they reach GStreamer's own parser, which trusts its input. GStreamer's parser creates values of any registered
-//! type, recurses once for each level of nesting, and prints warnings for mistakes. `docs/PROTOCOL.md` has the grammar.
+//! A writer checks its caps, so that a mistake is found where it was made. A reader rewrites the texts of other
+//! programs before they reach GStreamer's own parser, which trusts its input. GStreamer's parser creates values of any
+//! registered type, recurses once for each level of nesting, and prints warnings for mistakes. `docs/PROTOCOL.md` has
+//! the grammar.
 
 mod mistake;
 mod parser;

@@ -325,8 +325,8 @@ impl<'a> Parser<'a, '_> {
         Ok(self.depth + 1)
     }
 
-    /// Reads the values of a container, in which each value may have its own type. As in GStreamer, there may be a comma
-    /// before the first value and after the last.
+    /// Reads the values of a container, in which each value may have its own type. As in GStreamer, there may be a
+    /// comma before the first value and after the last.
     fn elements(&mut self, open: u8, close: u8, kind: Option<Kind>) -> Result<(), Mistake> {
         let depth = self.depth;
         self.depth = self.deeper()?;
@@ -367,7 +367,8 @@ impl<'a> Parser<'a, '_> {
         let places = self.places.after(start + 1);
         match kind {
             Some(kind @ (Kind::Structure | Kind::Caps)) => self.nested(kind, inner, places),
-            // GStreamer first takes brackets for a range. A structure with fields has an equals sign, caps may have features.
+            // GStreamer first takes brackets for a range. A structure with fields has an equals sign, caps may have
+            // features.
             None if inner.contains(['=', '(']) || !inner.contains(',') => {
                 let length = self.out.len();
                 let as_structure = self.nested(Kind::Structure, inner, places);

@@ -12,8 +12,8 @@ pub struct CapsParts {
     pub media_type: String,
     /// The caps features, such as `memory:DMABuf`.
     pub features: Vec<String>,
-    /// The name and the value of each field. A value has neither type nor quotes, but arrays, structures and caps are in
-    /// the form of [`canonical_caps`]. As in GStreamer, the last of several fields with the same name counts.
+    /// The name and the value of each field. A value has neither type nor quotes, but arrays, structures and caps are
+    /// in the form of [`canonical_caps`]. As in GStreamer, the last of several fields with the same name counts.
     pub fields: Vec<(String, String)>,
 }
 

@@ -27,8 +27,8 @@ pub(super) fn put_string(to: &mut String, text: &str) {
     to.push('"');
 }
 
-/// The string that `quoted` stands for. `quoted` has the outer quotes. After a backslash, three octal digits stand for a
-/// byte, and any other character for itself.
+/// The string that `quoted` stands for. `quoted` has the outer quotes. After a backslash, three octal digits stand for
+/// a byte, and any other character for itself.
 pub(super) fn unquote(quoted: &str) -> Result<String, &'static str> {
     let inner = &quoted.as_bytes()[1..quoted.len() - 1];
     let mut bytes = Vec::with_capacity(inner.len());

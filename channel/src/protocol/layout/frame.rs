@@ -156,8 +156,8 @@ impl FrameDescriptor {
         self.fits_with(self.size, slot_size)
     }
 
-    /// Whether everything that the descriptor describes is within bounds, if the slot has a [`ReferenceTable`] instead of
-    /// the bytes of the frame.
+    /// Whether everything that the descriptor describes is within bounds, if the slot has a [`ReferenceTable`] instead
+    /// of the bytes of the frame.
     pub(crate) fn fits_as_references(&self, slot_size: u64) -> bool {
         self.fits_with(size_of::<ReferenceTable>() as u64, slot_size)
     }

@@ -121,8 +121,8 @@ impl Header {
             .filter(|total| *total <= isize::MAX as u64)
     }
 
-    /// The parts of a new segment's tables that have memory, as offsets and sizes: everything except the ring of events, and
-    /// the descriptors after those of the first `slots` slots.
+    /// The parts of a new segment's tables that have memory, as offsets and sizes: everything except the ring of
+    /// events, and the descriptors after those of the first `slots` slots.
     pub(crate) fn initial_tables(&self, slots: u32) -> impl Iterator<Item = (u64, u64)> {
         let ring_of_events = self.events_offset + (STICKY_EVENT_COUNT * EVENT_STRIDE) as u64;
         let descriptors = (self.descriptors_offset, u64::from(slots) * DESCRIPTOR_STRIDE as u64);

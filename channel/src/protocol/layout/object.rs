@@ -63,8 +63,8 @@ impl ObjectReference {
     }
 }
 
-/// The parts of a frame, one after another. In a segment with [`flags::OBJECTS`](super::flags::OBJECTS), a slot has this table instead of the
-/// bytes of the frame.
+/// The parts of a frame, one after another. In a segment with [`flags::OBJECTS`](super::flags::OBJECTS), a slot has
+/// this table instead of the bytes of the frame.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct ReferenceTable {
@@ -85,8 +85,8 @@ impl ReferenceTable {
         (!parts.is_empty()).then_some(table)
     }
 
-    /// The parts, if the table is valid for a frame of `frame_size` bytes: the parts have bytes, no part ends beyond the
-    /// largest offset of a file, and together they have the size of the frame.
+    /// The parts, if the table is valid for a frame of `frame_size` bytes: the parts have bytes, no part ends beyond
+    /// the largest offset of a file, and together they have the size of the frame.
     pub fn parts(&self, frame_size: u64) -> Option<&[ObjectReference]> {
         let parts = self
             .references

@@ -7,8 +7,8 @@
 // The path begins with `super`, so that the loom model can include this file with its own atomics.
 use super::atomic::{AtomicU64, Ordering};
 
-/// The limit of attempts to change the word. If all of them fail, another program tampers with the word, because correct
-/// processes do not change it so often.
+/// The limit of attempts to change the word. If all of them fail, another program tampers with the word, because
+/// correct processes do not change it so often.
 const MAX_ATTEMPTS: u32 = 1000;
 /// What one sleeper adds to the word.
 const SLEEPER: u64 = 1 << 32;
@@ -19,8 +19,8 @@ fn update(word: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> Option<u64> 
     // Relaxed: the exchange below compares the word again.
     let mut seen = word.load(Ordering::Relaxed);
     for _ in 0..MAX_ATTEMPTS {
-        // Acquire and release, as in the C library: each holder of the semaphore sees what earlier holders wrote. Relaxed
-        // on failure: the next attempt compares the word again.
+        // Acquire and release, as in the C library: each holder of the semaphore sees what earlier holders wrote.
+        // Relaxed on failure: the next attempt compares the word again.
         match word.compare_exchange_weak(seen, change(seen)?, Ordering::AcqRel, Ordering::Relaxed) {
             Ok(before) => return Some(before),
             Err(now) => seen = now,

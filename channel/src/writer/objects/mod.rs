@@ -49,8 +49,8 @@ impl<'a> ObjectPart<'a> {
 
 /// The operations for frames of objects. [`Writer::objects`](crate::Writer::objects) returns this value.
 ///
-/// The bytes of such a frame stay where upstream has written them, for example in the buffers of a camera. Readers get a
-/// descriptor of each object once, and then only the number of the object in each frame.
+/// The bytes of such a frame stay where upstream has written them, for example in the buffers of a camera. Readers get
+/// a descriptor of each object once, and then only the number of the object in each frame.
 ///
 /// # Examples
 /// ```
@@ -85,9 +85,12 @@ impl<'a> Objects<'a> {
         Self(inner)
     }
 
-    /// Sets how many buffers upstream can spare: how many frames may be out when [`publish`](Self::publish) returns. One
-    /// more may be out for a moment, while the service gives it back. At least the newest frame is always out. If readers
-    /// hold so many frames that the limit is near, they copy the next frames, or miss them.
+    /// Sets how many buffers upstream can spare: how many frames may be out when [`publish`](Self::publish) returns.
+    /// One more may be out for a moment, while the service gives it back. At least the newest frame is always out. If
+    /// readers hold so many frames that the limit is near, they copy the next frames, or miss them.
+    ///
+    /// If `frames` is smaller than the number of frames that are out, the next publish adds at most one. Nobody can pin
+    /// it, and no further frame is added until the number is below `frames`.
     ///
     /// With less than 3, readers copy each frame. The default is 4.
     pub fn set_spare(self, frames: u32) {
@@ -98,9 +101,9 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// How many frames are out: published, and not yet given back.
+    /// How many frames are out: published in any segment, and not yet given back.
     pub fn frames_out(self) -> u32 {
-        self.0.lock().chain.current().map_or(0, |slots| slots.frames_out())
+        self.0.lock().frames_out.count()
     }
 
     /// How many objects readers can ask for now.
@@ -111,8 +114,8 @@ impl<'a> Objects<'a> {
     /// The object of the memory that `file` is open on. For the same memory, it is the same object.
     ///
     /// # Errors
-    /// [`Error::Object`] if the file is neither a dmabuf nor a file in memory, if it is empty, or if more than 256 objects
-    /// are in use. [`Error::System`], for example if this process has too many open files.
+    /// [`Error::Object`] if the file is neither a dmabuf nor a file in memory, if it is empty, or if more than 256
+    /// objects are in use. [`Error::System`], for example if this process has too many open files.
     pub fn register(self, file: BorrowedFd<'_>) -> Result<Object, Error> {
         self.0.objects().register(self.0.name(), file)
     }
@@ -123,16 +126,16 @@ impl<'a> Objects<'a> {
         self.0.objects().owns(object)
     }
 
-    /// Publishes a frame that consists of `parts`, one after another, and returns its seq. `None` if there is no slot: the
-    /// frame is lost, as after a [`claim`](crate::Writer::claim) without a result.
+    /// Publishes a frame that consists of `parts`, one after another, and returns its seq. `None` if there is no slot:
+    /// the frame is lost, as after a [`claim`](crate::Writer::claim) without a result.
     ///
     /// `owner` is dropped when nobody can read the frame any more, on the thread that publishes, or on that of the
     /// service. From then on, upstream may write into the memory. If the call fails, `owner` is dropped at once. The
     /// size of the frame is that of all parts together; the planes of `descriptor` are counted from its first byte.
     ///
     /// # Errors
-    /// [`Error::Object`] if there are no parts, or more than 4, or one is not inside its object, or the object belongs to
-    /// another writer. [`Error::Option`] if the
+    /// [`Error::Object`] if there are no parts, or more than 4, or one is not inside its object, or the object belongs
+    /// to another writer. [`Error::Option`] if the
     /// caps are not those of objects. [`Error::NotPublishable`] if the caps have changed meanwhile. The errors of
     /// [`Writer::claim`](crate::Writer::claim) and of [`Writer::publish`](crate::Writer::publish).
     pub fn publish(
@@ -170,9 +173,9 @@ impl<'a> Objects<'a> {
         published.map(Some)
     }
 
-    /// Gives back the buffers of frames that nobody can read any more.
+    /// Gives back the buffers of frames that nobody can read any more, in all segments.
     fn retire(self) {
-        let owners = self.0.lock().chain.current_mut().map(|slots| slots.retire());
+        let owners = self.0.lock().chain.retire_objects(self.0.options().lossless);
         failpoint(Failpoint::OwnersDue);
         drop(owners);
     }

@@ -41,23 +41,35 @@ impl Owner {
     }
 }
 
-/// One of the frames that are out.
-#[derive(Debug)]
-struct CountedFrame(Arc<AtomicU32>);
+/// How many frames of a writer are out: in its current segment, and in superseded ones where readers hold frames. All
+/// of them are in buffers of the same upstream. Clones have the same count. It includes the frames whose owner values
+/// were taken and are being dropped.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FramesOut(Arc<AtomicU32>);
 
-impl CountedFrame {
-    fn new(count: &Arc<AtomicU32>) -> Self {
+impl FramesOut {
+    pub(super) fn count(&self) -> u32 {
         // Relaxed: the count is compared with a limit, and orders nothing. Only drops run without the lock of the
         // writer's state, so a load under this lock sees at least the frames that are out.
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self) -> CountedFrame {
+        // Relaxed: as in `count`.
+        self.0.fetch_add(1, Ordering::Relaxed);
+        CountedFrame(self.clone())
     }
 }
 
+/// One of the frames that are out.
+#[derive(Debug)]
+struct CountedFrame(FramesOut);
+
 impl Drop for CountedFrame {
     fn drop(&mut self) {
-        // Relaxed: as above.
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let FramesOut(count) = &self.0;
+        // Relaxed: as in `FramesOut::count`.
+        count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -73,8 +85,8 @@ pub(crate) struct SlotOwners {
     owners: [Option<Owner>; MAX_SLOTS],
     /// One bit for each slot that has an owner value.
     owned: u64,
-    /// How many frames are out. This includes those whose owner values were taken and are being dropped.
-    out: Arc<AtomicU32>,
+    /// How many frames are out, in all segments of the writer.
+    out: FramesOut,
     /// How many frames may be out.
     limit: u32,
     /// Whether the last publish reached the limit, so that the quota was withdrawn.
@@ -82,12 +94,13 @@ pub(crate) struct SlotOwners {
 }
 
 impl SlotOwners {
-    pub(crate) fn new() -> Self {
+    /// The owner values of a new segment, where no frame has one. `limit` is how many frames may be `out`.
+    pub(crate) fn new(out: FramesOut, limit: u32) -> Self {
         Self {
             owners: [const { None }; MAX_SLOTS],
             owned: 0,
-            out: Arc::default(),
-            limit: DEFAULT_SPARE_OBJECTS,
+            out,
+            limit,
             is_limited: false,
         }
     }
@@ -99,7 +112,7 @@ impl SlotOwners {
     /// Gives a slot its owner value, and returns the former one.
     pub(super) fn set(&mut self, slot: usize, mut owner: Owner) -> Option<Owner> {
         self.owned |= 1 << slot;
-        owner.count = Some(CountedFrame::new(&self.out));
+        owner.count = Some(self.out.add());
         self.owners[slot].replace(owner)
     }
 
@@ -110,31 +123,29 @@ impl SlotOwners {
         bits(taken).filter_map(|slot| self.owners[slot].take()).collect()
     }
 
-    /// How many frames are out.
-    pub(super) fn frames_out(&self) -> u32 {
-        // Relaxed: as in `CountedFrame::new`.
-        self.out.load(Ordering::Relaxed)
+    /// How many frames are out, without those in the slots `except`.
+    fn count_except(&self, except: u64) -> u32 {
+        self.out.count().saturating_sub((self.owned & except).count_ones())
     }
 
-    /// Whether so many buffers are out that readers must not hold the next frame too. The slots `except` do not count: the
-    /// slot of that frame, and those whose buffers go back before the publish ends.
+    /// Whether so many buffers are out that readers must not hold the next frame too. The slots `except` do not count:
+    /// the slot of that frame, and those whose buffers go back before the publish ends.
     ///
-    /// If this frame can be pinned, it may stay out when the next one is published. So two buffers must be left: one for
-    /// this frame, and one for the next.
+    /// If this frame can be pinned, it may stay out when the next one is published. So two buffers must be left: one
+    /// for this frame, and one for the next.
     pub(super) fn is_at_limit(&self, except: u64) -> bool {
-        let out = self.frames_out().saturating_sub((self.owned & except).count_ones());
-        out.saturating_add(2) > self.limit
+        !self.allows_quota() || self.count_except(except).saturating_add(2) > self.limit
     }
 
     /// Whether more frames are out than upstream can spare. The slots `except` do not count.
     pub(super) fn is_over_limit(&self, except: u64) -> bool {
-        self.frames_out().saturating_sub((self.owned & except).count_ones()) > self.limit
+        self.count_except(except) > self.limit
     }
 
     /// Whether another frame may be out. Two are always possible, because the newest frame stays until the next one is
     /// published.
     pub(super) fn has_spare(&self) -> bool {
-        self.frames_out() < self.limit.max(2)
+        self.out.count() < self.limit.max(2)
     }
 
     /// The largest quota with which one reader holds at most half of the spare buffers.

@@ -21,6 +21,11 @@ impl SlotAllocator {
         self.owners.as_deref_mut()
     }
 
+    /// Makes this a segment whose slots have references to objects. It has no frames yet.
+    pub(crate) fn keep_owners(&mut self, owners: SlotOwners) {
+        self.owners = Some(Box::new(owners));
+    }
+
     /// Sets how many frames may be out. It has no effect in a segment without objects.
     pub(crate) fn set_spare_objects(&mut self, spare: u32) {
         if let Some(owners) = self.owners() {
@@ -28,13 +33,8 @@ impl SlotAllocator {
         }
     }
 
-    /// How many frames are out.
-    pub(super) fn frames_out(&self) -> u32 {
-        self.owners.as_ref().map_or(0, |owners| owners.frames_out())
-    }
-
-    /// Whether another frame may be out, without more frames out after its publish than upstream can spare, or than are out
-    /// now: upstream may be able to spare fewer buffers than before.
+    /// Whether the next publish leaves at most as many frames out as upstream can spare. If more are out already,
+    /// because upstream spares fewer buffers than before, the next publish must add none.
     pub(crate) fn has_spare_object(&self) -> bool {
         let Some(owners) = &self.owners else {
             return true;
@@ -42,17 +42,17 @@ impl SlotAllocator {
         owners.has_spare() || self.newest_goes_back()
     }
 
-    /// Whether the next publish would withdraw the quota although readers could have it if they released frames. With too
-    /// few buffers for any quota, the answer is no.
+    /// Whether the next publish would withdraw the quota although readers could have it if they released frames. With
+    /// too few buffers for any quota, the answer is no.
     pub(crate) fn would_limit_objects(&self) -> bool {
         self.owners
             .as_ref()
-            .is_some_and(|owners| owners.allows_quota() && owners.is_at_limit(self.given_back()))
+            .is_some_and(|owners| owners.allows_quota() && owners.is_at_limit(self.uncounted()))
     }
 
     /// Whether the buffer of the newest frame goes back after the next publish, whatever readers do: nobody can pin the
-    /// frame, and in lossless mode all readers have taken it. Without this rule, readers that hold all other frames until
-    /// they get the next one would stop a lossless writer for ever.
+    /// frame, and in lossless mode all readers have taken it. Without this rule, readers that hold all other frames
+    /// until they get the next one would stop a lossless writer for ever.
     fn newest_goes_back(&self) -> bool {
         let newest = self.runs.newest_slots(1);
         let taken = self.taken_by_readers(Overwritable::up_to(u64::MAX));
@@ -67,8 +67,8 @@ impl SlotAllocator {
         }
     }
 
-    /// Takes the frames beyond the history that nobody has pinned, and returns the owner values of all slots that nobody
-    /// can read any more. The caller drops them while it holds no lock.
+    /// Takes the frames beyond the history that nobody has pinned, and returns the owner values of all slots that
+    /// nobody can read any more. The caller drops them while it holds no lock.
     pub(crate) fn retire(&mut self) -> Vec<Owner> {
         if self.owners.is_none() {
             return Vec::new();
@@ -83,12 +83,9 @@ impl SlotAllocator {
             }
         }
         // The camera comes before a reader that still wants an older frame.
-        let given_back = self.given_back();
-        if self
-            .owners
-            .as_ref()
-            .is_some_and(|owners| owners.is_over_limit(given_back))
-        {
+        let uncounted = self.uncounted();
+        let is_over_limit = |owners: &SlotOwners| owners.is_over_limit(uncounted);
+        if self.owners.as_deref().is_some_and(is_over_limit) {
             self.retire_wanted();
         }
         self.take_owners()
@@ -113,6 +110,12 @@ impl SlotAllocator {
         self.unpinnable & !self.runs.with_frame() & !self.segment.claimed()
     }
 
+    /// The slots whose buffers do not count against the limit: a slot without a frame that nobody can pin gives its
+    /// buffer back, and a claimed slot may have the buffer of the frame that is about to be published.
+    fn uncounted(&self) -> u64 {
+        (self.unpinnable | self.segment.claimed()) & !self.runs.with_frame()
+    }
+
     /// Takes the owner values of the slots that have no frame, and that nobody can pin.
     pub(crate) fn take_owners(&mut self) -> Vec<Owner> {
         let blank = self.given_back();
@@ -124,14 +127,15 @@ impl SlotAllocator {
         self.owners().map(|owners| owners.take(u64::MAX)).unwrap_or_default()
     }
 
-    /// Decides whether readers may pin the frame that is published in `slot` next. If too many buffers are out, the
-    /// quota is withdrawn; if there are enough again, the service is to grant it.
-    pub(crate) fn limit_objects(&mut self, slot: usize) {
-        let except = 1 << slot;
+    /// Decides whether readers may pin the frame that is published next, in a claimed slot. If too many buffers are
+    /// out, the quota is withdrawn; if there are enough again, the service is to grant it.
+    pub(crate) fn limit_objects(&mut self) {
         let is_at_limit = |slots: &Self| {
-            // A slot without a frame that nobody can pin gives its buffer back after this publish.
-            let except = except | slots.given_back();
-            slots.owners.as_ref().is_some_and(|owners| owners.is_at_limit(except))
+            let uncounted = slots.uncounted();
+            slots
+                .owners
+                .as_ref()
+                .is_some_and(|owners| owners.is_at_limit(uncounted))
         };
         let is_limited = is_at_limit(self) && {
             self.ignore_dead_readers();
@@ -148,11 +152,11 @@ impl SlotAllocator {
 
     /// The largest quota that the buffers of upstream allow now; `None` if they do not matter.
     ///
-    /// If the last publish did not reach the limit, readers may pin all frames that are out: the next publish withdraws the
-    /// quota in time.
+    /// If the last publish did not reach the limit, readers may pin all frames that are out: the next publish withdraws
+    /// the quota in time.
     pub(crate) fn object_quota(&self) -> Option<u32> {
         let owners = self.owners.as_ref()?;
-        let is_withdrawn = owners.is_limited() && owners.is_at_limit(self.given_back());
+        let is_withdrawn = !owners.allows_quota() || owners.is_limited() && owners.is_at_limit(self.uncounted());
         Some(if is_withdrawn { 0 } else { owners.largest_quota() })
     }
 }

@@ -3,8 +3,8 @@
 //! The thread that gives readers the descriptors of objects.
 //!
 //! A reader connects, sends one request, and gets one answer. The thread never waits for a peer: it sleeps until a peer
-//! has sent something, and closes the connections of peers that send nothing. No other thread of the writer waits for it,
-//! so no peer delays a frame.
+//! has sent something, and closes the connections of peers that send nothing. No other thread of the writer waits for
+//! it, so no peer delays a frame.
 
 use std::{
     io,
@@ -120,8 +120,8 @@ fn serve(listener: &OwnedFd, registry: &Registry) {
 fn accept_all(listener: &OwnedFd, registry: &Registry, connections: &mut Vec<Connection>) {
     // The loop is limited, so that one round ends although peers connect all the time.
     for _ in 0..MAX_CONNECTIONS {
-        // If this process has too many open files, the connections wait in the kernel. The limiter of the caller says how
-        // often the thread tries again.
+        // If this process has too many open files, the connections wait in the kernel. The limiter of the caller says
+        // how often the thread tries again.
         let Ok(Some(socket)) = socket::accept(listener) else {
             return;
         };

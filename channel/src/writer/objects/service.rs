@@ -33,8 +33,8 @@ struct Running {
 }
 
 impl ObjectService {
-    /// Creates the socket and starts the thread, unless they exist. `announce` gets the inode of the socket's file before the
-    /// file has its name. The caller holds the lock of the replacement of segments.
+    /// Creates the socket and starts the thread, unless they exist. `announce` gets the inode of the socket's file
+    /// before the file has its name. The caller holds the lock of the replacement of segments.
     ///
     /// # Errors
     /// [`Error::Foreign`] if another user's file has the name of the socket, and the errors of the system.

@@ -23,8 +23,8 @@ use crate::{
     },
 };
 
-/// The file of a socket at which peers can connect. Dropping the value leaves the file; [`remove`](Self::remove) removes
-/// it.
+/// The file of a socket at which peers can connect. Dropping the value leaves the file; [`remove`](Self::remove)
+/// removes it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: String,
@@ -32,8 +32,8 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Creates the socket of a channel with the mode `perms`. It replaces the socket of a dead writer, because the caller
-    /// holds the writer's lock. `announce` gets the inode of the file before the file has its name.
+    /// Creates the socket of a channel with the mode `perms`. It replaces the socket of a dead writer, because the
+    /// caller holds the writer's lock. `announce` gets the inode of the file before the file has its name.
     pub(super) fn create(name: &ChannelName, perms: u32, announce: impl FnOnce(u64)) -> Result<(Self, OwnedFd), Error> {
         let path = name.socket_path();
         let failed = |errno| files::create_error(name.as_str(), format!("creating {path}"), errno);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Processes that are killed or stopped while they use frames of objects: at each failpoint of the protocol, and between
-//! them. The camera keeps its buffers, and no peer waits for ever.
+//! Processes that are killed or stopped while they use frames of objects: at each failpoint of the protocol, and
+//! between them. The camera keeps its buffers, and no peer waits for ever.
 
 use std::{os::unix::fs::MetadataExt, process::Command, time::Duration};
 
@@ -56,8 +56,8 @@ fn reader(channel: &str) {
     }
 }
 
-/// Publishes two frames in different memory, changes the caps when the test sends a line, and waits until its reader has
-/// followed to the next segment.
+/// Publishes two frames in different memory, and a third one with other caps when the test sends a line. A failpoint
+/// stops it when the first segment is superseded.
 fn superseding_writer(channel: &str) {
     let writer = object_writer(channel, lossless(0), SPARE);
     let service = Service::of(&writer);
@@ -251,8 +251,8 @@ fn writer_killed_anywhere_has_a_successor() {
     }
 }
 
-/// The writer is about to take a slot, and a reader pins its frame at this moment. The buffer does not go back before the
-/// reader releases the frame.
+/// The writer is about to take a slot, and a reader pins its frame at this moment. The buffer does not go back before
+/// the reader releases the frame.
 #[test]
 fn buffer_pinned_at_the_last_moment_stays() {
     let mut pinned_late = 0;
@@ -289,7 +289,8 @@ fn buffer_pinned_at_the_last_moment_stays() {
     assert!(pinned_late > 0, "no frame was pinned at the last moment");
 }
 
-/// Publishes 12 frames, each after a line of the test. Then it publishes 60 more, so that each buffer is used many times.
+/// Publishes 12 frames, each after a line of the test. Then it publishes 60 more, so that each buffer is used many
+/// times.
 fn slow_writer(channel: &str) {
     let writer = object_writer(channel, slots(16), 8);
     let pool = Pool::new(&writer, 10);
@@ -348,15 +349,16 @@ fn stopped_writer_holds_no_reader() {
 #[test]
 fn memory_in_superseded_segment_of_dead_writer_is_gone() {
     let channel = Channel::new();
-    let mut dead = role::start("objects/deaths/superseding writer", &[channel.as_str()]);
-    dead.expect("published");
+    let mut dead = AtFailpoint::start("objects/deaths/superseding writer", &channel, STOP, "Superseded", 1);
+    dead.process.expect("published");
     let mut reader = channel.reader();
     drop(next_frame(&mut reader, accepting()));
     let segment = || std::fs::metadata(channel.segment()).unwrap().ino();
     let former = segment();
-    dead.send("go on");
-    eventually("the next segment", || segment() != former);
-    dead.kill();
+    dead.process.send("go on");
+    dead.process.wait_stopped();
+    assert_ne!(segment(), former, "the next segment has the name");
+    dead.process.kill();
     let writer = object_writer(channel.as_str(), slots(0), SPARE);
     let pool = Pool::new(&writer, BUFFERS);
     assert!(pool.publish(&writer, 4));

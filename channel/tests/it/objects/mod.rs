@@ -12,6 +12,7 @@ pub mod memory;
 pub mod pool;
 mod segments;
 pub mod sockets;
+mod superseded;
 
 use std::time::Duration;
 

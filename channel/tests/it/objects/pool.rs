@@ -95,8 +95,8 @@ impl Pool {
         })
     }
 
-    /// Publishes a frame each of whose bytes is the lowest byte of `value`. Returns `false` if the camera has no buffer,
-    /// or if there is no slot.
+    /// Publishes a frame each of whose bytes is the lowest byte of `value`. Returns `false` if the camera has no
+    /// buffer, or if there is no slot.
     #[track_caller]
     pub fn publish(&self, writer: &Writer, value: u64) -> bool {
         self.try_publish(writer, value).unwrap()
