@@ -58,7 +58,9 @@ impl Segment {
         let staging = StagingFile::create().map_err(opening)?;
         let locked = staging.open_again().map_err(opening)?;
         lock::try_lock(&locked, layout::WRITER_BYTE).map_err(CreateError::failed("locking a new segment"))?;
-        let writer_lock = OfdLock::keep(locked).map_err(CreateError::failed("mapping a new segment"))?;
+        let writer_lock = OfdLock::keep(locked).map_err(CreateError::failed(
+            "mapping a page of a new segment into this program's address space (see ulimit -v)",
+        ))?;
         let not_committed = |error| match error {
             CommitError::NoMemory(space) => CreateError::NoMemory(space),
             CommitError::Failed(errno) => CreateError::failed("committing memory for a segment")(errno),
