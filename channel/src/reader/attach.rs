@@ -12,20 +12,20 @@ use nix::sys::stat::FileStat;
 
 use super::{
     attachment::Attachment,
-    entry::{EntryLock, OwnEntry},
+    entry::{EntryLock, EntryLocks, OwnEntry},
 };
 use crate::{
     ChannelName, Error,
     protocol::{
         failpoint::{Failpoint, failpoint},
-        layout::{FIRST_READER_BYTE, MAX_READERS, flags, reader_state},
+        layout::{FIRST_PRESENCE_BYTE, FIRST_READER_BYTE, flags, reader_state},
     },
     segment::{
         self, Access, Segment,
         lock_file::{LockAttempt, LockFile},
         wait::FutexWord,
     },
-    sys::{errno, files},
+    sys::{errno, files, lock::OfdLock},
 };
 
 /// Why a reader has no entry.
@@ -39,16 +39,33 @@ pub(crate) enum ObserverReason {
     NoEntry,
 }
 
+/// The locks that a reader has from a former segment.
+#[derive(Debug, Default)]
+pub(crate) struct FormerLocks<'a> {
+    pub(super) entry: Option<&'a Arc<EntryLock>>,
+    /// `Some` while the reader is in a former segment.
+    pub(super) presence: Option<Arc<OfdLock>>,
+}
+
+/// The result of [`take_entry`].
+enum EntryAttempt {
+    Locked(EntryLocks),
+    /// Other readers have all entries.
+    NoEntry,
+    /// The name of the lock file now belongs to another file, or to no file.
+    NameChanged,
+}
+
 impl Attachment {
     /// Attaches to the segment that has the channel's name now, or observes this segment for the returned reason.
     /// `None` if there is no segment with a living writer.
     ///
-    /// `former_lock` is the lock of the entry that this reader had in a former segment. `followed_to` is the cursor of
-    /// a reader that comes from a superseded segment; for a newcomer it is `None`.
+    /// `former` are the locks that this reader has from a former segment. `followed_to` is the cursor of a reader that
+    /// comes from a superseded segment; for a newcomer it is `None`.
     pub(crate) fn open(
         name: &ChannelName,
         read_only: bool,
-        former_lock: Option<&Arc<EntryLock>>,
+        former: FormerLocks<'_>,
         followed_to: Option<u64>,
     ) -> Result<Option<(Self, Option<ObserverReason>)>, Error> {
         let Some((file, stat, observer_reason)) = open_file(name, read_only)? else {
@@ -70,24 +87,13 @@ impl Attachment {
         if !segment.is_current() || lock_file.file_id() != segment.lock_file_id() {
             return Ok(None);
         }
-        let lock = match former_lock.filter(|lock| lock.lock_file == lock_file.file_id()) {
-            Some(lock) => Arc::clone(lock),
-            None => {
-                failpoint(Failpoint::SegmentOpened);
-                let bytes = (0..MAX_READERS as i64).map(|index| FIRST_READER_BYTE + index);
-                match lock_file.take_first(bytes)? {
-                    LockAttempt::Locked(byte, lock) => {
-                        failpoint(Failpoint::EntryLocked);
-                        Arc::new(EntryLock::new(byte, lock_file.file_id(), lock))
-                    }
-                    LockAttempt::AllTaken => {
-                        return Ok(Some((Self::observe(name, segment), Some(ObserverReason::NoEntry))));
-                    }
-                    LockAttempt::NameChanged => return Ok(None),
-                }
+        Ok(match take_entry(&lock_file, former)? {
+            EntryAttempt::Locked(locks) => {
+                Self::join(name, segment, locks, followed_to).map(|attachment| (attachment, None))
             }
-        };
-        Ok(Self::join(name, segment, lock, followed_to).map(|attachment| (attachment, None)))
+            EntryAttempt::NoEntry => Some((Self::observe(name, segment), Some(ObserverReason::NoEntry))),
+            EntryAttempt::NameChanged => None,
+        })
     }
 
     fn open_as_observer(
@@ -135,15 +141,15 @@ impl Attachment {
     ///   not continue yet, because this reader may still find that the segment is superseded.
     /// - From ATTACHED on, a writer that waits for a reader continues, and this reader receives everything that the
     ///   writer publishes.
-    fn join(name: &ChannelName, segment: Segment, lock: Arc<EntryLock>, followed_to: Option<u64>) -> Option<Self> {
+    fn join(name: &ChannelName, segment: Segment, locks: EntryLocks, followed_to: Option<u64>) -> Option<Self> {
         let before_first = segment.header.first_seq.saturating_sub(1);
         let is_following = followed_to.is_some_and(|cursor| cursor <= before_first);
-        let generation = prepare(&segment, &lock, is_following.then_some(before_first));
+        let generation = prepare(&segment, &locks.entry, is_following.then_some(before_first));
         segment
             .tables
-            .entry(lock.index)
+            .entry(locks.entry.index)
             .announce(&segment.tables.status().joins);
-        let mut attachment = Self::new(name, segment, Some(OwnEntry::new(lock, generation)));
+        let mut attachment = Self::new(name, segment, Some(OwnEntry::new(locks, generation)));
         if !is_following && !attachment.confirm_newcomer() {
             attachment.leave(reader_state::LEFT);
             return None;
@@ -186,16 +192,17 @@ impl Attachment {
     /// A reader in a segment without a name. If `has_entry` is `true`, the reader has the first reader entry; otherwise
     /// it observes.
     pub(crate) fn for_fuzzing(segment: Segment, has_entry: bool) -> Option<Self> {
-        use crate::sys::lock::OfdLock;
-
         let name = ChannelName::new("fuzzing").ok()?;
         if !has_entry {
             return Some(Self::observe(&name, segment));
         }
-        let lock = OfdLock::keep(segment.file.try_clone().ok()?).ok()?;
-        let lock = EntryLock::new(FIRST_READER_BYTE, segment.file_id, lock);
+        let lock = || OfdLock::keep(segment.file.try_clone().ok()?).ok();
+        let locks = EntryLocks {
+            entry: Arc::new(EntryLock::new(FIRST_READER_BYTE, segment.file_id, lock()?)),
+            presence: Arc::new(lock()?),
+        };
         // The reader joins as if it came from a former segment, because a newcomer needs a living writer.
-        Self::join(&name, segment, Arc::new(lock), Some(0))
+        Self::join(&name, segment, locks, Some(0))
     }
 
     /// Keeps a file as the object `id`, as if the writer had sent it. `None` if it cannot be an object.
@@ -206,6 +213,50 @@ impl Attachment {
             .keep(super::received_object::ReceivedObject::new(id, file), 0);
         Some(())
     }
+}
+
+/// Takes the locks of the entry that the reader has had, or of the first entry that is free. The presence lock is taken
+/// before the reader joins a segment: from then on, a writer that does not know this segment can see the reader.
+fn take_entry(lock_file: &LockFile, former: FormerLocks<'_>) -> Result<EntryAttempt, Error> {
+    if let Some(entry) = former.entry.filter(|lock| lock.lock_file == lock_file.file_id()) {
+        let presence = match former.presence {
+            Some(presence) => Some(presence),
+            None => match lock_file.take_first([presence_byte(entry.index)])? {
+                LockAttempt::Locked(_, presence) => Some(Arc::new(presence)),
+                LockAttempt::NameChanged => return Ok(EntryAttempt::NameChanged),
+                // Another program holds a lock of this reader's entry. The reader uses another entry.
+                LockAttempt::AllTaken => None,
+            },
+        };
+        if let Some(presence) = presence {
+            let entry = Arc::clone(entry);
+            return Ok(EntryAttempt::Locked(EntryLocks { entry, presence }));
+        }
+    }
+    failpoint(Failpoint::SegmentOpened);
+    let mut bytes = FIRST_READER_BYTE..FIRST_PRESENCE_BYTE;
+    loop {
+        let entry = match lock_file.take_first(&mut bytes)? {
+            LockAttempt::Locked(byte, lock) => EntryLock::new(byte, lock_file.file_id(), lock),
+            LockAttempt::AllTaken => return Ok(EntryAttempt::NoEntry),
+            LockAttempt::NameChanged => return Ok(EntryAttempt::NameChanged),
+        };
+        failpoint(Failpoint::EntryLocked);
+        match lock_file.take_first([presence_byte(entry.index)])? {
+            LockAttempt::Locked(_, presence) => {
+                let (entry, presence) = (Arc::new(entry), Arc::new(presence));
+                return Ok(EntryAttempt::Locked(EntryLocks { entry, presence }));
+            }
+            // The last owner is dying: the kernel has released one of its locks, and soon releases the other.
+            LockAttempt::AllTaken => {}
+            LockAttempt::NameChanged => return Ok(EntryAttempt::NameChanged),
+        }
+    }
+}
+
+/// The byte of the lock file for the presence of the reader with the entry `index`.
+fn presence_byte(index: usize) -> i64 {
+    FIRST_PRESENCE_BYTE + index as i64
 }
 
 /// Opens the segment's file, for writing if the options and the permissions allow it. The last value of the result says

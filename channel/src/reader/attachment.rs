@@ -23,7 +23,7 @@ use crate::{
         status::Snapshot,
     },
     segment::{Segment, wait::FutexWord},
-    sys::{files, sync},
+    sys::{files, lock::OfdLock, sync},
 };
 
 /// A reader in one segment. It has an entry, with which it can pin frames, or it is an observer.
@@ -102,6 +102,12 @@ impl Attachment {
     /// The lock of the entry, which the reader keeps when it goes on to the next segment.
     pub(super) fn entry_lock(&self) -> Option<&Arc<EntryLock>> {
         self.own_entry.as_ref().map(|own_entry| &own_entry.lock)
+    }
+
+    /// The presence lock of a reader that has not left this segment. The reader keeps it on the way to the next
+    /// segment.
+    pub(super) fn presence(&self) -> Option<Arc<OfdLock>> {
+        self.own_entry.as_ref().and_then(OwnEntry::presence)
     }
 
     /// Whether the writer has evicted this reader for pinning more slots than the largest quota. The pins of an evicted
@@ -333,6 +339,7 @@ impl Attachment {
         if let Some(own_entry) = self.own_entry_of_this_process() {
             failpoint(Failpoint::LeaveDue);
             self.segment.tables.entry(own_entry.index()).set_state(state);
+            own_entry.end_presence();
             self.segment.notify(FutexWord::Writer);
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    attach::ObserverReason,
+    attach::{FormerLocks, ObserverReason},
     attachment::Attachment,
     entry::EntryLock,
     handle::{HandleState, ReaderHandle},
@@ -124,14 +124,21 @@ impl Connection {
     }
 
     /// Opens the segment that has the channel's name now. If the reader has an entry from a former segment, it keeps
-    /// the entry.
+    /// the entry. If it comes from a superseded segment, it is present all the time.
     pub(super) fn open(
         &self,
         name: &ChannelName,
         options: ReaderOptions,
         followed_to: Option<u64>,
     ) -> Result<Option<(Attachment, Option<ObserverReason>)>, Error> {
-        Attachment::open(name, options.read_only, self.entry_lock.as_ref(), followed_to)
+        let former = FormerLocks {
+            entry: self.entry_lock.as_ref(),
+            presence: match &self.state {
+                ConnectionState::Moving(_, former) => former.presence(),
+                ConnectionState::Disconnected | ConnectionState::Attached(_) => None,
+            },
+        };
+        Attachment::open(name, options.read_only, former, followed_to)
     }
 
     /// Makes `attachment` the current attachment. If the reader comes from a superseded segment, this function stores

@@ -42,10 +42,21 @@ impl EntryLock {
     }
 }
 
+/// The locks of a reader entry that a reader needs in a segment.
+#[derive(Clone, Debug)]
+pub(super) struct EntryLocks {
+    pub(super) entry: Arc<EntryLock>,
+    /// The lock that shows writers which do not know the reader's segment that the reader is in one. The attachments of
+    /// a reader share it; it ends when the reader has left all of them.
+    pub(super) presence: Arc<OfdLock>,
+}
+
 /// The reader entry that this reader owns in one segment.
 #[derive(Debug)]
 pub(super) struct OwnEntry {
     pub(super) lock: Arc<EntryLock>,
+    /// `None` after the reader has left the segment.
+    presence: Mutex<Option<Arc<OfdLock>>>,
     pub(super) generation: u32,
     pin_counts: Mutex<PinCounts>,
     /// The seq of the newest message from this reader.
@@ -55,9 +66,10 @@ pub(super) struct OwnEntry {
 }
 
 impl OwnEntry {
-    pub(super) fn new(lock: Arc<EntryLock>, generation: u32) -> Self {
+    pub(super) fn new(locks: EntryLocks, generation: u32) -> Self {
         Self {
-            lock,
+            lock: locks.entry,
+            presence: Mutex::new(Some(locks.presence)),
             generation,
             pin_counts: Mutex::default(),
             message_seq: Mutex::default(),
@@ -68,6 +80,17 @@ impl OwnEntry {
     #[inline]
     pub(super) fn index(&self) -> usize {
         self.lock.index
+    }
+
+    /// The presence lock, unless the reader has left the segment.
+    pub(super) fn presence(&self) -> Option<Arc<OfdLock>> {
+        sync::lock(&self.presence).clone()
+    }
+
+    /// Releases the presence lock, unless another attachment of this reader has it too.
+    pub(super) fn end_presence(&self) {
+        let presence = sync::lock(&self.presence).take();
+        drop(presence);
     }
 
     #[inline]

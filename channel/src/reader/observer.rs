@@ -10,6 +10,7 @@ use std::{
 use nix::sys::stat::fstat;
 
 use super::{
+    attach::FormerLocks,
     attachment::Attachment,
     connection::LIVENESS_INTERVAL,
     copy_target::CopyTarget,
@@ -74,7 +75,8 @@ impl Observer {
     /// # Errors
     /// [`Error::Denied`], [`Error::Damaged`], [`Error::System`].
     pub fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
-        Ok(Attachment::open(name, true, None, None)?.map(|(attachment, _)| Self::new(name, attachment)))
+        Ok(Attachment::open(name, true, FormerLocks::default(), None)?
+            .map(|(attachment, _)| Self::new(name, attachment)))
     }
 
     /// Opens the segment that has the channel's name, also if its writer is dead or has closed it; `None` if there is

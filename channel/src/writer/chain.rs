@@ -22,13 +22,6 @@ const RETIRED_RELEASE_DELAY: Duration = Duration::from_secs(1);
 /// The most superseded segments that the writer keeps, even if readers still use more of them.
 const MAX_RETIRED: usize = 8;
 
-/// How long a lossless writer waits, after it took over from a dead writer, for readers in segments that it does not
-/// know.
-///
-/// Readers in those segments find the new one within about 20 ms. The wait is limited, because a reader that uses old
-/// frames keeps its entry although it is in no segment.
-const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// The current segment and the superseded ones.
 #[derive(Debug)]
 pub(super) struct SegmentChain {
@@ -37,9 +30,9 @@ pub(super) struct SegmentChain {
     /// The file that has the channel's name. This writer gave it the name, or took it over from a dead writer. The
     /// value stays set even if no segment is current because the next one could not be made.
     owned_name: Option<FileId>,
-    /// When this writer took over a dead writer's channel. Readers may still be in older segments of the dead writer.
-    /// This writer knows only the dead writer's last segment.
-    took_over_at: Option<Instant>,
+    /// Whether readers may be in segments that this writer does not know: it has forgotten them, or they are older than
+    /// the dead writer's last segment.
+    may_have_strangers: bool,
     /// The owner values of segments that were forgotten. The next caller that can drop them takes them.
     given_up: Vec<Owner>,
 }
@@ -83,7 +76,7 @@ impl SegmentChain {
             current: None,
             retired: former.map(RetiredSegment::new).into_iter().collect(),
             owned_name,
-            took_over_at: owned_name.map(|_| Instant::now()),
+            may_have_strangers: owned_name.is_some(),
             given_up: Vec::new(),
         }
     }
@@ -206,6 +199,7 @@ impl SegmentChain {
             !is_forgotten
         });
         let too_many = retired.len().saturating_sub(MAX_RETIRED);
+        self.may_have_strangers |= too_many > 0;
         for mut forgotten in retired.drain(..too_many) {
             self.given_up.append(&mut forgotten.slots.take_all_owners());
         }
@@ -273,11 +267,10 @@ impl SegmentChain {
 
     /// Whether all readers of the former segments have come to the current one, have left, or are dead.
     pub(super) fn has_all_followers(&mut self) -> bool {
-        if self.took_over_at.is_some_and(|at| at.elapsed() < STRANGER_TIMEOUT) && self.expects_strangers() {
-            return false;
+        if self.may_have_strangers {
+            self.may_have_strangers = self.has_strangers();
         }
-        self.took_over_at = None;
-        self.retired.iter().all(|retired| self.is_deserted(retired))
+        !self.may_have_strangers && self.retired.iter().all(|retired| self.is_deserted(retired))
     }
 
     /// Whether the superseded segment has no living reader that takes frames there.
@@ -293,15 +286,16 @@ impl SegmentChain {
         })
     }
 
-    /// Whether a living process has the lock of a reader entry that is unused in every segment that this writer knows.
-    fn expects_strangers(&self) -> bool {
+    /// Whether a reader takes frames in a segment that this writer does not know. Its entry is unused in every segment
+    /// that the writer knows, because those are newer.
+    fn has_strangers(&self) -> bool {
         let Some(current) = self.current() else {
-            return false;
+            return self.may_have_strangers;
         };
         let known = || std::iter::once(current).chain(self.retired.iter().map(|retired| &retired.slots));
         (0..MAX_READERS).any(|entry| {
             known().all(|slots| slots.segment().reader_state(entry) == reader_state::NEW)
-                && current.segment().is_alive(entry)
+                && current.segment().is_present(entry)
         })
     }
 }

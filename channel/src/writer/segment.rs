@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    protocol::layout::{FIRST_READER_BYTE, Header, MAX_SLOTS, reader_state},
+    protocol::layout::{FIRST_PRESENCE_BYTE, FIRST_READER_BYTE, Header, MAX_SLOTS, reader_state},
     segment::{Segment, lock_file::LockFile, tables::SegmentTables},
     sys::{clock, files::FileId},
 };
@@ -76,6 +76,12 @@ impl WriterSegment {
     /// Whether a living process holds the lock of the reader entry `entry`.
     pub(super) fn is_alive(&self, entry: usize) -> bool {
         self.lock_file.is_locked(FIRST_READER_BYTE + entry as i64)
+    }
+
+    /// Whether a living reader with the entry `entry` takes frames, in any segment whose readers have their locks in
+    /// the same file.
+    pub(super) fn is_present(&self, entry: usize) -> bool {
+        self.lock_file.is_locked(FIRST_PRESENCE_BYTE + entry as i64)
     }
 
     /// The state that the reader with the entry `entry` has stored.

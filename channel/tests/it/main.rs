@@ -24,6 +24,7 @@ mod keyframes;
 mod leftovers;
 mod limits;
 mod lossless;
+mod lossless_takeovers;
 mod many;
 mod memory_limits;
 mod memory_use;
@@ -62,6 +63,7 @@ rsshm_testkit::roles!(
     leftovers::ROLES,
     limits::ROLES,
     lossless::ROLES,
+    lossless_takeovers::ROLES,
     many::ROLES,
     memory_limits::ROLES,
     memory_use::ROLES,

@@ -16,7 +16,7 @@ use nix::{
 };
 use rsshm_channel::{
     Directory,
-    layout::{FIRST_READER_BYTE, MAGIC, MAX_READERS},
+    layout::{FIRST_PRESENCE_BYTE, FIRST_READER_BYTE, MAGIC, MAX_READERS},
 };
 
 /// The integer of N bytes at the offset `at` of a file. It is 0 if the file ends before the offset.
@@ -26,13 +26,13 @@ fn number<const N: usize>(file: &File, at: u64) -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-/// The reader entries whose byte in the lock file is locked.
-fn locked_entries(lock_file: &File) -> Vec<usize> {
+/// The reader entries whose byte in the lock file is locked. `first` is the byte of entry 0.
+fn locked_entries(lock_file: &File, first: i64) -> Vec<usize> {
     let is_locked = |entry: &usize| {
         let mut lock = libc::flock {
             l_type: libc::F_RDLCK as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: FIRST_READER_BYTE + *entry as i64,
+            l_start: first + *entry as i64,
             l_len: 1,
             l_pid: 0,
         };
@@ -46,7 +46,9 @@ fn locked_entries(lock_file: &File) -> Vec<usize> {
 pub fn dump(channel: &str, writer: Pid) -> String {
     let mut text = String::new();
     if let Ok(lock_file) = File::open(Path::new(Directory::current().path()).join(format!("sem.{channel}"))) {
-        writeln!(text, "locked reader entries {:?}", locked_entries(&lock_file)).unwrap();
+        let locked = |first| locked_entries(&lock_file, first);
+        writeln!(text, "locked reader entries {:?}", locked(FIRST_READER_BYTE)).unwrap();
+        writeln!(text, "entries of present readers {:?}", locked(FIRST_PRESENCE_BYTE)).unwrap();
     }
     let descriptors = Path::new("/proc").join(writer.to_string()).join("fd");
     for entry in std::fs::read_dir(descriptors).into_iter().flatten().flatten() {

@@ -16,8 +16,8 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 use rsshm_channel::layout::{
-    DESCRIPTOR_STRIDE, EVENT_STRIDE, FIRST_READER_BYTE, Header, ReaderEntry, STICKY_EVENT_COUNT, SlotRecord, Status,
-    reader_state,
+    DESCRIPTOR_STRIDE, EVENT_STRIDE, FIRST_PRESENCE_BYTE, FIRST_READER_BYTE, Header, ReaderEntry, STICKY_EVENT_COUNT,
+    SlotRecord, Status, reader_state,
 };
 use rsshm_testkit::Channel;
 
@@ -111,6 +111,7 @@ impl RawPeer {
         shared
             .cursor
             .store(self.status().head.load(Ordering::SeqCst), Ordering::SeqCst);
+        lock(&self.lock_file, libc::F_WRLCK, FIRST_PRESENCE_BYTE + entry as i64, 1);
         shared.state.store(reader_state::ATTACHED, Ordering::SeqCst);
         self.status().joins.fetch_add(1, Ordering::SeqCst);
         entry
