@@ -323,9 +323,10 @@ fn file_as_camera_repeats_at_file_speed() {
     reader.wait_for_frames(75);
     let frames = reader.frames();
     assert!(frames.iter().filter(|frame| frame.is_discont()).count() >= 3);
-    // The first thirty frames should take a second.
+    // The first thirty frames should take a second. If the first one was late, the others take less. Without a clock,
+    // all would come within a few milliseconds.
     let took = frames[29].at - frames[0].at;
-    assert!(took > gst::ClockTime::from_mseconds(900), "{took}");
+    assert!(took > gst::ClockTime::from_mseconds(500), "{took}");
     end(camera, &channel);
 }
 
