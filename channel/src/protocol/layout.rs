@@ -109,11 +109,11 @@ pub const WRITER_BYTE: i64 = 4096;
 /// The byte of the lock file on which the owner of reader entry 0 holds a write lock. The bytes of the other entries
 /// follow.
 pub const FIRST_READER_BYTE: i64 = 4097;
-/// The byte of the lock file on which the reader with entry 0 holds a write lock while it takes frames: from before it
-/// joins a segment until it leaves, also on the way from one segment to the next. The bytes of the other entries
-/// follow.
+/// The byte of the lock file on which the reader with entry 0 holds a write lock while it is in any segment. The bytes of
+/// the other entries follow.
 ///
-/// A lossless writer finds there the readers in segments that it does not know.
+/// The reader takes the lock before it joins, and keeps it on the way from one segment to the next. A lossless writer
+/// thereby learns of readers in segments that it does not know.
 pub const FIRST_PRESENCE_BYTE: i64 = FIRST_READER_BYTE + MAX_READERS as i64;
 
 /// Bits of [`Header::flags`].

@@ -247,7 +247,7 @@ fn take_entry(lock_file: &LockFile, former: FormerLocks<'_>) -> Result<EntryAtte
                 let (entry, presence) = (Arc::new(entry), Arc::new(presence));
                 return Ok(EntryAttempt::Locked(EntryLocks { entry, presence }));
             }
-            // The last owner is dying: the kernel has released one of its locks, and soon releases the other.
+            // Perhaps the last owner is dying: the kernel has released one of its locks, and soon releases the other.
             LockAttempt::AllTaken => {}
             LockAttempt::NameChanged => return Ok(EntryAttempt::NameChanged),
         }

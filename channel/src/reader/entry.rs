@@ -46,8 +46,8 @@ impl EntryLock {
 #[derive(Clone, Debug)]
 pub(super) struct EntryLocks {
     pub(super) entry: Arc<EntryLock>,
-    /// The lock that shows writers which do not know the reader's segment that the reader is in one. The attachments of
-    /// a reader share it; it ends when the reader has left all of them.
+    /// The lock of the presence byte. It shows that the reader is in a segment, also to a writer that does not know the
+    /// segment. The attachments of a reader share the lock, and it ends when the reader has left all of them.
     pub(super) presence: Arc<OfdLock>,
 }
 

@@ -31,7 +31,7 @@ pub(super) struct SegmentChain {
     /// value stays set even if no segment is current because the next one could not be made.
     owned_name: Option<FileId>,
     /// Whether readers may be in segments that this writer does not know: it has forgotten them, or they are older than
-    /// the dead writer's last segment.
+    /// the dead writer's last segment. A reader that stalls while it follows can still join a segment that was forgotten.
     may_have_strangers: bool,
     /// The owner values of segments that were forgotten. The next caller that can drop them takes them.
     given_up: Vec<Owner>,
@@ -194,6 +194,7 @@ impl SegmentChain {
         retired.retain_mut(|retired| {
             let is_forgotten = retired.slots.is_released() && self.is_deserted(retired);
             if is_forgotten {
+                self.may_have_strangers = true;
                 self.given_up.append(&mut retired.slots.take_all_owners());
             }
             !is_forgotten
@@ -279,23 +280,32 @@ impl SegmentChain {
     /// owner.
     fn is_deserted(&self, retired: &RetiredSegment) -> bool {
         !(0..MAX_READERS).any(|entry| {
-            let has_followed = self
-                .current()
-                .is_some_and(|slots| slots.segment().reader_state(entry) != reader_state::NEW);
-            !has_followed && retired.slots.segment().has_reader(entry)
+            let former = retired.slots.segment();
+            let has_followed = self.current().is_some_and(|slots| {
+                let current = slots.segment();
+                current.lock_file_id() == former.lock_file_id() && current.reader_state(entry) != reader_state::NEW
+            });
+            !has_followed && former.has_reader(entry)
         })
     }
 
-    /// Whether a reader takes frames in a segment that this writer does not know. Its entry is unused in every segment
-    /// that the writer knows, because those are newer.
+    /// Whether a reader takes frames in a segment that this writer does not know. Its locks are set, but it is in none
+    /// of the segments that the writer knows and whose readers have their locks in the same file.
     fn has_strangers(&self) -> bool {
         let Some(current) = self.current() else {
             return self.may_have_strangers;
         };
-        let known = || std::iter::once(current).chain(self.retired.iter().map(|retired| &retired.slots));
-        (0..MAX_READERS).any(|entry| {
-            known().all(|slots| slots.segment().reader_state(entry) == reader_state::NEW)
-                && current.segment().is_present(entry)
+        let known = || {
+            let slots = std::iter::once(current).chain(self.retired.iter().map(|retired| &retired.slots));
+            slots.map(|slots| slots.segment())
+        };
+        known().any(|asked| {
+            let is_known = |entry| {
+                known()
+                    .filter(|segment| segment.lock_file_id() == asked.lock_file_id())
+                    .any(|segment| reader_state::is_present(segment.reader_state(entry)))
+            };
+            (0..MAX_READERS).any(|entry| !is_known(entry) && asked.is_present(entry) && asked.is_alive(entry))
         })
     }
 }

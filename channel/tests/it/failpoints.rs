@@ -19,7 +19,7 @@ use crate::support::{
 /// The fields KILLS and STOPS of `RSSHM_FAILPOINTS`: how many passes of a failpoint, out of a million, kill or stop the
 /// process. `KILL` makes each pass kill the process, and `STOP` makes each pass stop it.
 const KILL: &str = "1000000,0";
-const STOP: &str = "0,1000000";
+pub const STOP: &str = "0,1000000";
 
 pub const ROLES: &[(&str, Role)] = &[
     ("failpoints/writer", |arguments| writer(arguments[0])),
@@ -34,8 +34,8 @@ pub const ROLES: &[(&str, Role)] = &[
 ];
 
 /// A process that kills or stops itself when it passes a failpoint for the first time.
-struct AtFailpoint {
-    process: Process,
+pub struct AtFailpoint {
+    pub process: Process,
     counts: String,
 }
 
@@ -46,7 +46,7 @@ impl AtFailpoint {
 
     /// Starts a process as [`start`](Self::start) does. The process kills or stops itself when it passes the failpoint
     /// for the `pass`th time.
-    fn start_at_pass(role: &str, channel: &Channel, rates: &str, failpoint: &str, pass: u64) -> Self {
+    pub fn start_at_pass(role: &str, channel: &Channel, rates: &str, failpoint: &str, pass: u64) -> Self {
         let counts = format!("{}/{}-{failpoint}", env!("CARGO_TARGET_TMPDIR"), channel.as_str());
         let mut command = role::command(role, &[channel.as_str()]);
         command.env("RSSHM_FAILPOINTS", format!("1,{rates},{counts},{failpoint},{pass}"));

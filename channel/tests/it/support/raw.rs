@@ -111,7 +111,12 @@ impl RawPeer {
         shared
             .cursor
             .store(self.status().head.load(Ordering::SeqCst), Ordering::SeqCst);
-        lock(&self.lock_file, libc::F_WRLCK, FIRST_PRESENCE_BYTE + entry as i64, 1);
+        assert!(lock(
+            &self.lock_file,
+            libc::F_WRLCK,
+            FIRST_PRESENCE_BYTE + entry as i64,
+            1
+        ));
         shared.state.store(reader_state::ATTACHED, Ordering::SeqCst);
         self.status().joins.fetch_add(1, Ordering::SeqCst);
         entry
