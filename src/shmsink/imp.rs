@@ -176,6 +176,13 @@ impl RsShmSink {
         Ok(())
     }
 
+    /// Whether a thread closes and opens the sources.
+    fn is_on_demand(&self) -> bool {
+        lock(&self.session)
+            .as_ref()
+            .is_some_and(|session| session.on_demand.is_some())
+    }
+
     /// Closes the channel.
     fn close(&self) {
         let session = lock(&self.session).take();
@@ -348,19 +355,22 @@ impl ElementImpl for RsShmSink {
             self.negotiation.reset();
             let sources = pipeline::sources(self.obj().upcast_ref());
             self.ending.set(false);
-            let is_on_demand = lock(&self.settings).on_demand;
-            self.preroll.start(self.obj().upcast_ref(), &sources, is_on_demand);
+            self.preroll
+                .start(self.obj().upcast_ref(), &sources, self.is_on_demand());
             let has_channel_source = sources.iter().any(|source| source.is::<RsShmSrc>());
             self.pacing.set_ignores_latency(has_channel_source);
         }
         self.on_demand.record_transition(transition);
         let changed = self.parent_change_state(transition);
-        if transition == gst::StateChange::PausedToReady {
+        // The thread that closes the source may still flush the sink in READY. If the sink prerolled then, it would wait
+        // for a preroll that never comes.
+        if transition == gst::StateChange::PausedToReady && !self.is_on_demand() {
             self.preroll.stop(self.obj().upcast_ref());
         }
         let ends = transition == gst::StateChange::ReadyToNull;
         if ends || (transition == gst::StateChange::NullToReady && changed.is_err()) {
             self.close();
+            self.preroll.stop(self.obj().upcast_ref());
         }
         changed
     }

@@ -78,7 +78,13 @@ pub(super) fn close(sources: &[gst::Element]) {
             gst::warning!(CAT, obj = source, "the source cannot be closed: {error}");
         }
     }
-    for peer in &peers {
+    // An element that goes to READY ends the flush itself. A queue that it reaches then would start its thread again, and
+    // wait for ever for the thread's end.
+    let goes_on = |peer: &&gst::Pad| {
+        let element = peer.parent_element();
+        element.is_none_or(|element| target_of(&element).is_none_or(|target| target > gst::State::Ready))
+    };
+    for peer in peers.iter().filter(goes_on) {
         // The running time goes on, because the clock of the pipeline does.
         peer.send_event(gst::event::FlushStop::new(false));
     }
@@ -102,15 +108,7 @@ pub(super) fn open(sink: &gst_base::BaseSink, sources: &[gst::Element]) -> bool 
 /// Gives `source` the state of its bin. The state of the bin may change meanwhile, and the bin may have skipped the
 /// source while its state was locked. Returns whether the source is in this state.
 fn settle(source: &gst::Element) -> bool {
-    let target = || {
-        let bin = source.parent().and_downcast::<gst::Element>()?;
-        let pending = bin.pending_state();
-        Some(if pending == gst::State::VoidPending {
-            bin.current_state()
-        } else {
-            pending
-        })
-    };
+    let target = || target_of(source);
     for _ in 0..MAX_SETTLINGS {
         let Some(state) = target() else {
             return true;
@@ -124,4 +122,15 @@ fn settle(source: &gst::Element) -> bool {
         }
     }
     true
+}
+
+/// The state that the bin of `element` has or is about to have; `None` if the element is in no bin.
+fn target_of(element: &gst::Element) -> Option<gst::State> {
+    let bin = element.parent().and_downcast::<gst::Element>()?;
+    let pending = bin.pending_state();
+    Some(if pending == gst::State::VoidPending {
+        bin.current_state()
+    } else {
+        pending
+    })
 }
