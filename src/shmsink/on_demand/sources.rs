@@ -78,8 +78,8 @@ pub(super) fn close(sources: &[gst::Element]) {
             gst::warning!(CAT, obj = source, "the source cannot be closed: {error}");
         }
     }
-    // An element that goes to READY ends the flush itself. A queue that it reaches then would start its thread again, and
-    // wait for ever for the thread's end.
+    // An element that goes to READY ends the flush itself. A queue would start its thread again at the end of the flush,
+    // and then wait for ever for the end of this thread.
     let goes_on = |peer: &&gst::Pad| {
         let element = peer.parent_element();
         element.is_none_or(|element| target_of(&element).is_none_or(|target| target > gst::State::Ready))
