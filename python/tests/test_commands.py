@@ -86,7 +86,7 @@ def test_every_command_answers_for_every_kind_of_writer(kind: str, channel: Chan
 
 def test_structures_are_bytes_with_a_name(channel: Channel, start: Start) -> None:
     start(python("poses", channel.name))
-    rsshm("wait", channel.name, "--timeout", "20s")
+    rsshm("wait", channel.name, "--for", "frame", "--timeout", "20s")
     report = lines("info", channel.name)[0]
     assert report["media"] == "application/x-rsshm-struct" and 'name=(string)"Pose"' in report["caps"]
     size = report["newest_bytes"]
@@ -100,7 +100,7 @@ def test_structures_are_bytes_with_a_name(channel: Channel, start: Start) -> Non
 
 def test_classic_writer_has_a_semaphore_and_a_picture(channel: Channel, start: Start) -> None:
     writer = ClassicWriter(start, "classic", channel, SHAPE)
-    rsshm("wait", channel.name, "--timeout", "20s")
+    rsshm("wait", channel.name, "--for", "frame", "--timeout", "20s")
     report = lines("info", channel.name)[0]
     assert report["state"] == "alive" and "python" in report["writer"]["program"], report
     assert rsshm("snapshot", channel.name, "-o", "-").startswith(b"\x89PNG")
