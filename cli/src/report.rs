@@ -5,7 +5,7 @@
 
 use rsshm_channel::{
     ChannelName, Error, ObservedReader, Observer, TIME_NONE, has_writer,
-    layout::{MAX_SLOTS, flags, object_kind, reader_state},
+    layout::{FrameDescriptor, MAX_SLOTS, flags, object_kind, reader_state},
     monotonic_ns,
 };
 use serde::Serialize;
@@ -256,7 +256,6 @@ impl Report {
     fn of_segment(name: &ChannelName, observer: &Observer, processes: &mut Processes) -> Self {
         let header = observer.header();
         let status = observer.status();
-        let now = monotonic_ns();
         let file = observer.file().ok();
         let inode = file.map_or(0, |file| file.inode);
         // The lock is queried after the status, so that a writer that has just closed the channel is not called dead.
@@ -267,7 +266,10 @@ impl Report {
             (true, _) => State::Closed,
             (false, false) => State::NoWriter,
         };
-        let newest = observer.describe(status.head).filter(|_| status.head != 0);
+        let newest = observer.describe_newest();
+        // The newest frame may have come after the status was read.
+        let head = newest.map_or(status.head, |(seq, _)| seq);
+        let now = monotonic_ns();
         let newest_pts = newest.map(|(_, newest)| newest.pts).filter(|pts| *pts != TIME_NONE);
         let mut present = observer.readers();
         present.retain(ObservedReader::is_present);
@@ -300,9 +302,9 @@ impl Report {
             width: summary.width,
             height: summary.height,
             framerate: summary.framerate.clone(),
-            measured_fps: measured_fps(observer, status.head),
-            jitter_ns: jitter_ns(observer, status.head),
-            head: Some(status.head),
+            measured_fps: measured_fps(observer, newest),
+            jitter_ns: jitter_ns(observer, head),
+            head: Some(head),
             newest_age_ns: newest_pts.map(|pts| now.saturating_sub(pts)),
             newest_ahead_ns: newest_pts.and_then(|pts| pts.checked_sub(now)),
             newest_bytes: newest.map(|(_, newest)| newest.size),
@@ -332,7 +334,7 @@ impl Report {
                 runs: header.flags & flags::RUNS != 0,
                 objects: header.flags & flags::OBJECTS != 0,
             }),
-            objects: objects(observer, status.head),
+            objects: objects(observer, head),
             reader_count: Some(readers.len()),
             readers,
             summary,
@@ -412,8 +414,8 @@ fn objects(observer: &Observer, head: u64) -> Vec<Object> {
 }
 
 /// The rate of the frames that are still in the segment. Their timestamps say it without a wait.
-fn measured_fps(observer: &Observer, head: u64) -> Option<f64> {
-    let (last, newest) = observer.describe(head).filter(|_| head != 0)?;
+fn measured_fps(observer: &Observer, newest: Option<(u64, FrameDescriptor)>) -> Option<f64> {
+    let (last, newest) = newest?;
     let (first, oldest) = observer.describe(observer.header().first_seq.max(1))?;
     let is_timed = newest.pts != TIME_NONE && oldest.pts != TIME_NONE && newest.pts > oldest.pts && last > first;
     is_timed.then(|| (last - first) as f64 * 1e9 / (newest.pts - oldest.pts) as f64)

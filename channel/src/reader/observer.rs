@@ -29,6 +29,10 @@ use crate::{
 /// How often other processes may wake an observer without a new frame, and the pause after that.
 const WAKES: RateLimiter = RateLimiter::new(16, Duration::from_millis(1));
 
+/// How often a look at a frame is repeated if the writer overwrites the frame meanwhile. A writer at full speed overwrites
+/// a small frame within microseconds.
+const MAX_LOOKS: u32 = 100;
+
 /// Shows a channel: its caps, its frames, its readers and its memory. An observer has no reader entry, writes nothing,
 /// and needs read permission only.
 ///
@@ -176,11 +180,28 @@ impl Observer {
     }
 
     /// The seq and the descriptor of the first frame at or after the frame `seq` that is still there, without its
-    /// bytes. `None` if there is none, or if the writer overwrote it meanwhile.
+    /// bytes. `None` if there is none. A frame that the writer overwrites meanwhile is not there, so the next one is
+    /// described.
     pub fn describe(&self, seq: u64) -> Option<(u64, FrameDescriptor)> {
-        let location = self.attachment.runs().find(seq, None)?;
-        let descriptor = self.attachment.runs().describe_unpinned(location)?;
-        Some((location.seq(), descriptor))
+        (0..MAX_LOOKS)
+            .take_while(|_| self.head() >= seq)
+            .find_map(|_| self.look(seq))
+    }
+
+    /// The seq and the descriptor of the newest frame, without its bytes. `None` if there is no frame.
+    pub fn describe_newest(&self) -> Option<(u64, FrameDescriptor)> {
+        // A fast writer has overwritten the frame of a former look, so each look loads the head again.
+        (0..MAX_LOOKS)
+            .map(|_| self.head())
+            .take_while(|head| *head != 0)
+            .find_map(|head| self.look(head))
+    }
+
+    /// Describes the first frame at or after the frame `seq`; `None` if there is none, or if the writer overwrites it.
+    fn look(&self, seq: u64) -> Option<(u64, FrameDescriptor)> {
+        let runs = self.attachment.runs();
+        let location = runs.find(seq, None)?;
+        Some((location.seq(), runs.describe_unpinned(location)?))
     }
 
     /// The parts of the frame `seq` in the memory of objects. There are none if the frame is not there any more, or if

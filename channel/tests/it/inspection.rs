@@ -5,6 +5,7 @@
 use std::{
     fs,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,7 +23,7 @@ use rsshm_testkit::{
 };
 
 use crate::support::{
-    CAPS, ChannelExt, SECOND, SIZE, Service, descriptor, open_reader, open_writer, publish, publish_event,
+    CAPS, ChannelExt, SECOND, SIZE, Service, StopOnDrop, descriptor, open_reader, open_writer, publish, publish_event,
     publish_frame, publish_sized, slots,
 };
 
@@ -211,6 +212,41 @@ fn observer_describes_frames_without_their_bytes() {
     assert!((6..=8).contains(&oldest), "three slots have three frames: {oldest}");
     assert_eq!(descriptor.offset, oldest);
     assert!(observer.describe(10).is_none());
+    assert_eq!(
+        observer.describe_newest().map(|(seq, newest)| (seq, newest.offset)),
+        Some((9, 9))
+    );
+}
+
+/// The writer overwrites a frame while an observer looks at it.
+#[test]
+fn observer_describes_frames_of_writer_at_full_speed() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(3));
+    assert!(publish(&writer, 1));
+    let observer = Observer::open(&channel).unwrap().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut value = 1;
+            while !stop.load(Ordering::Relaxed) {
+                value += 1;
+                assert!(publish(&writer, value));
+            }
+        });
+        let stopping = StopOnDrop(&stop);
+        let mut last = 0;
+        for _ in 0..20_000 {
+            let (seq, newest) = observer.describe_newest().expect("a frame was published");
+            assert_eq!(newest.offset, seq);
+            assert!(seq >= last, "{seq} after {last}");
+            // The newest frame of the look before is most often the oldest one now.
+            let (oldest, descriptor) = observer.describe(last).expect("a later frame is there");
+            assert!(oldest >= last && descriptor.offset == oldest, "{oldest} after {last}");
+            last = seq;
+        }
+        drop(stopping);
+    });
 }
 
 #[test]
