@@ -109,8 +109,9 @@ class Matcher(Generic[Item]):
         if not final and _smallest_spread(pivot, before, expected)[0] < spread:
             self.candidate = pivot
             return None
-        for queue, later in zip(self.queues, after):
-            if later is not None and later <= newest:
+        for queue in self.queues:
+            # Of two frames that fit equally well, the earlier one leaves the other to the next set.
+            if queue.frames[0][0] < newest - spread:
                 queue.drop()
         return tuple(queue.frames.popleft()[1] for queue in self.queues)
 

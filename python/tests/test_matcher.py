@@ -105,6 +105,7 @@ def test_sets_are_the_best_in_any_order_of_arrival(streams: Streams, order: List
 
 
 @settings
+@hypothesis.example([[13, 24, 30], [30, 31], [13, 24, 31]], [], 6, [])
 @hypothesis.given(any_streams, orders, tolerances, st.lists(st.booleans(), max_size=60))
 def test_no_possible_set_is_left_out(streams: Streams, order: List[int], tolerance: int, finals: List[bool]) -> None:
     assert_no_set_left_out(streams, run(streams, order, tolerance, finals), tolerance)
@@ -139,6 +140,10 @@ def test_nearer_frame_is_waited_for() -> None:
     matcher.push(0, 11, 11)
     assert matcher.match() == (11, 10)
     assert [queue.unmatched for queue in matcher.queues] == [2, 0]
+
+
+def test_earlier_of_two_equally_near_frames_is_taken() -> None:
+    assert match([[30], [30, 31], [24, 31]], 6, final=True)[0] == (30, 30, 31)
 
 
 def test_full_queue_does_not_wait_for_nearer_frames() -> None:
