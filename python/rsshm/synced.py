@@ -229,7 +229,8 @@ def sync(
     1. When each queue has a frame, the newest of the oldest frames of all queues is the *pivot*. Frames that are older than
        the pivot by more than the tolerance cannot have partners any more. They are skipped, and counted in ``unmatched``.
     2. Of all sets with the pivot and a frame of each other channel, the set with the smallest spread is returned. The spread
-       is the time from the oldest to the newest frame. Frames that are older than those of the set are skipped.
+       is the time from the oldest to the newest frame. Of two frames of a channel that give this spread, the earlier one is
+       taken. Frames that are older than those of the set are skipped.
     3. If the next frame of a channel could make the spread smaller, it is waited for, but at most twice the tolerance. The
        next frame is expected after the shortest of the last 30 intervals of its channel. So there is no wait if the frames of
        each channel are more than twice the tolerance apart.
