@@ -148,10 +148,10 @@ fn reader_process_survives_killed_writers() {
 #[test]
 fn late_reader_receives_newest_frame_at_once() {
     let channel = Channel::new();
-    let mut writer = writer(&channel, 0x80, "format=GRAY8,width=64,height=48,framerate=1/1");
+    let mut writer = writer(&channel, 0x80, "format=GRAY8,width=64,height=48,framerate=1/5");
     eventually("the channel exists", || channel.exists());
-    // The writer sends one frame a second. A reader that waited for the next frame would usually exceed the limit of
-    // 100 ms.
+    // The writer sends a frame every five seconds. A reader that waited for the next frame would usually exceed the
+    // limit of a second.
     std::thread::sleep(Duration::from_millis(2500));
     let mut times: Vec<Duration> = (0..5)
         .map(|_| {
@@ -166,7 +166,7 @@ fn late_reader_receives_newest_frame_at_once() {
         .collect();
     times.sort();
     // The check uses the median, because a busy machine delays single frames.
-    assert!(times[2] < Duration::from_millis(100), "{times:?}");
+    assert!(times[2] < Duration::from_secs(1), "{times:?}");
     writer.interrupt();
 }
 

@@ -19,7 +19,6 @@ use rsshm_testkit::{
         CAPS, Pipeline, SinkHarness, SourceRecorder, live_writer,
         newer::{BUTTON_1, SHIFT, with_modifiers},
     },
-    wait_until,
 };
 
 /// The events that rsshmsink sends upstream.
@@ -130,13 +129,15 @@ fn keyframe_requests_are_merged_to_one_a_second() {
             assert!(send(&reader.pipeline, keyframe_request()));
         }
         std::thread::sleep(Duration::from_millis(20));
+        let count = sent.keyframe_requests();
         if seconds(0.8) {
-            at_first = sent.keyframe_requests();
+            at_first = count;
         }
     }
     assert_eq!(at_first, 1, "the first requests are not merged into one");
     let count = sent.keyframe_requests();
-    assert!((2..=3).contains(&count), "{count}");
+    let most = started.elapsed().as_secs() as usize + 1;
+    assert!((2..=most).contains(&count), "{count} of {most}");
     for event in sent.all() {
         let event = UpstreamForceKeyUnitEvent::parse(&event).unwrap();
         assert!(event.all_headers && event.running_time.is_none());
@@ -182,7 +183,7 @@ fn navigation_reaches_writer_that_accepts_it() {
     for event in [press(), key, scroll] {
         assert!(send(&reader.pipeline, event::Navigation::new(event.clone())));
         expected.push(event);
-        wait_until("the event arrives without a frame", Duration::from_secs(1), || {
+        eventually("the event arrives without a frame", || {
             sent.navigation().len() == expected.len()
         });
     }
