@@ -6,9 +6,12 @@ use std::process::Command;
 
 use rsshm_testkit::{Channel, Container, Process, SharedDirectory, container::RSSHM_DIR, skip};
 
-use crate::{examples::assert_all, support::Program};
+use crate::{
+    examples::{assert_all, lossless_writer},
+    support::Program,
+};
 
-/// The example reader prints all frames of the example writer. `reads` and `writes` make the command of a process that is
+/// The example reader prints all frames of a writer. `reads` and `writes` make the command of a process that is
 /// on the host or in a container.
 #[track_caller]
 fn check_examples(
@@ -17,10 +20,9 @@ fn check_examples(
     writes: impl Fn(Command) -> Command,
 ) {
     let channel = Channel::new();
-    let (reader, writer) = (Program::new("examples/reader.c"), Program::new("examples/writer.c"));
+    let (reader, writer) = (Program::new("examples/reader.c"), Program::new("tests/c/write.c"));
     let mut reading = Process::start(reads(reader.command(&[channel.as_str()])));
-    reading.wait_asleep();
-    let mut writing = Process::start(writes(writer.command(&[channel.as_str(), "30"])));
+    let mut writing = Process::start(writes(lossless_writer(&writer, &channel, 30)));
     let output = reading.wait_ok();
     assert_all(&output, 30);
     writing.wait_ok();
