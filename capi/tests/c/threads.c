@@ -4,14 +4,21 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static rsshm_reader *reader;
 static rsshm_writer *writer;
 
+/* The thread that start() has started; 0 until the thread is about to make its call. */
+static int started;
+
+static void note_start(void) { __atomic_store_n(&started, (int)syscall(SYS_gettid), __ATOMIC_SEQ_CST); }
+
 static void *next(void *unused) {
   rsshm_frame *frame;
   (void)unused;
+  note_start();
   return (void *)(intptr_t)rsshm_reader_next(reader, 20 * SECOND, &frame);
 }
 
@@ -19,6 +26,7 @@ static void *claim(void *unused) {
   rsshm_slot *slot;
   rsshm_slot_info info = RSSHM_SLOT_INFO_INIT;
   (void)unused;
+  note_start();
   rsshm_status status = rsshm_writer_claim(writer, 0, &slot, &info);
   if (status == RSSHM_OK) rsshm_slot_release(slot);
   return (void *)(intptr_t)status;
@@ -26,13 +34,39 @@ static void *claim(void *unused) {
 
 static void *wait_for_reader(void *unused) {
   (void)unused;
+  note_start();
   return (void *)(intptr_t)rsshm_writer_wait_for_reader(writer, RSSHM_FOREVER);
 }
 
+/* The state of a thread: S if it sleeps, and 0 if it has ended. */
+static char state_of(int thread) {
+  char path[64], text[512] = "";
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+  FILE *file = fopen(path, "r");
+  if (file == NULL) return 0;
+  size_t size = fread(text, 1, sizeof text - 1, file);
+  fclose(file);
+  const char *end = size > 0 ? strrchr(text, ')') : NULL;
+  return end != NULL && end[1] == ' ' ? end[2] : 0;
+}
+
+/*
+ * Starts a thread, and waits until it waits in its call, or has ended. A tool such as valgrind lets the threads run in turn,
+ * and they sleep meanwhile. So the thread has to sleep for some time.
+ */
 static pthread_t start(void *(*body)(void *)) {
   pthread_t thread;
+  int looks = 0;
+  char state = 'R';
+  __atomic_store_n(&started, 0, __ATOMIC_SEQ_CST);
   CHECK(pthread_create(&thread, NULL, body, NULL) == 0);
-  usleep(100000);
+  for (int tries = 0; looks < 20 && state != 0; tries++) {
+    CHECK(tries < 20000);
+    usleep(1000);
+    int id = __atomic_load_n(&started, __ATOMIC_SEQ_CST);
+    if (id != 0) state = state_of(id);
+    looks = id != 0 && state == 'S' ? looks + 1 : 0;
+  }
   return thread;
 }
 
@@ -65,7 +99,7 @@ int main(int argc, char **argv) {
     EXPECT(join(waiting), RSSHM_WOKEN);
     EXPECT(rsshm_reader_next(reader, 0, &frame), RSSHM_TIMEOUT);
     EXPECT(rsshm_reader_wake(reader), RSSHM_OK);
-    CHECK(!with_fd || is_readable(fd, 5000));
+    CHECK(!with_fd || is_readable(fd, 20000));
     EXPECT(rsshm_reader_next(reader, RSSHM_FOREVER, &frame), RSSHM_WOKEN);
     CHECK(!with_fd || !is_readable(fd, 0));
     EXPECT(rsshm_reader_next(reader, 0, &frame), RSSHM_TIMEOUT);
