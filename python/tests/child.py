@@ -90,14 +90,15 @@ def steady(name: str, fps: str = "100") -> None:
 
 
 def timed(name: str, offset: str, period: str, count: str, delay: str = "0") -> None:
-    """Prints "ready", and takes a time from the test. Then writes frames and ends the stream.
+    """Waits for a reader, prints "ready", and takes a time from the test. Then writes frames and ends the stream.
 
     The ``pts_ns`` of the frames are this time, plus ``offset`` and multiples of ``period``. Each frame is written when its
     ``pts_ns`` plus ``delay`` has come. All values of a frame are its index.
     """
-    say("ready")
-    first = int(sys.stdin.readline()) + int(offset)
     with rsshm.Writer(name, (48, 64), format="GRAY8") as writer:
+        assert writer.wait_for_reader(20)
+        say("ready")
+        first = int(sys.stdin.readline()) + int(offset)
         for index in range(int(count)):
             pts = first + index * int(period)
             time.sleep(max(0, pts + int(delay) - time.monotonic_ns()) / 1e9)

@@ -10,9 +10,8 @@ import time
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
-import numpy
 import pytest
-from helpers import PATIENCE, Channel, Process, grey, python
+from helpers import PATIENCE, Channel, Process, eventually, grey, python
 
 import rsshm
 
@@ -34,7 +33,7 @@ def names(channels: Tuple[Channel, Channel]) -> List[str]:
 
 
 def writers(start: Start, *each: Sequence[Any]) -> List[Process]:
-    """Starts writers with these arguments of ``timed``. Their times count from the same moment, when all are ready."""
+    """Starts writers with these arguments of ``timed``. Their times count from the same moment, when all have a reader."""
     started = [start(python("timed", *arguments)) for arguments in each]
     for process in started:
         process.expect("ready")
@@ -42,6 +41,12 @@ def writers(start: Start, *each: Sequence[Any]) -> List[Process]:
     for process in started:
         process.write_line(str(first))
     return started
+
+
+def end(started: Iterable[Process]) -> None:
+    """Waits until the writers have ended, so that the next ones may have their names."""
+    for process in started:
+        process.wait_ok()
 
 
 def value(frame: rsshm.Frame) -> int:
@@ -55,44 +60,60 @@ def write(writer: rsshm.Writer, index: int, pts_ns: int) -> None:
 
 def test_frames_of_the_same_time_come_together(channels: Any, start: Start) -> None:
     left, right = names(channels)
-    ages = []
-    with rsshm.sync([left, right], timeout=PATIENCE) as sets:
-        # The right camera takes its pictures 1 ms later, and delivers them 40 ms late, which is more than one period.
-        writers(start, (left, 0, PERIOD, 40), (right, MS, PERIOD, 40, 40 * MS))
-        pairs = []
-        for one, other in sets:
-            ages.append((time.monotonic_ns() - other.pts_ns) / 1e6)  # type: ignore[operator]
-            pairs.append((value(one), value(other)))
-            assert other.pts_ns - one.pts_ns == MS  # type: ignore[operator]
-        unmatched = sets.unmatched
-    assert all(one == other for one, other in pairs) and len(pairs) >= 30
-    assert set(unmatched) == {left, right} and sum(unmatched.values()) <= 2 * (40 - len(pairs))
-    # A set is complete when the right frame arrives, and no wait is added.
-    assert numpy.median(ages) < 48, ages
+
+    def read_streams() -> bool:
+        ages = []
+        with rsshm.sync([left, right], timeout=PATIENCE) as sets:
+            # The right camera takes its pictures 1 ms later, and delivers them 40 ms late, which is more than one period.
+            started = writers(start, (left, 0, PERIOD, 40), (right, MS, PERIOD, 40, 40 * MS))
+            for one, other in sets:
+                ages.append((time.monotonic_ns() - other.pts_ns) / 1e6)  # type: ignore[operator]
+                assert value(one) == value(other)
+                assert other.pts_ns - one.pts_ns == MS  # type: ignore[operator]
+            unmatched = sets.unmatched
+        end(started)
+        assert set(unmatched) == {left, right} and sum(unmatched.values()) <= 2 * (40 - len(ages))
+        # A set is complete when the right frame arrives, and no wait is added.
+        return len(ages) >= 30 and min(ages) < 48
+
+    # On a busy machine, the readers miss frames, or all frames are late.
+    eventually("30 sets without an added wait", read_streams)
 
 
 def test_faster_channel_gives_its_nearest_frames(channels: Any, start: Start) -> None:
     slow, fast = names(channels)
-    with rsshm.sync([slow, fast], timeout=PATIENCE) as sets:
-        # The fast channel has a frame 1 ms after each slow frame and others 4 ms before. The tolerance allows for both.
-        writers(start, (slow, 0, 40 * MS, 20), (fast, -4 * MS, 5 * MS, 165))
-        pairs = [(value(one), other.pts_ns - one.pts_ns) for one, other in sets]  # type: ignore[operator]
-        unmatched = sets.unmatched
-    assert len(pairs) >= 8
-    # A loaded machine may delay the nearest frame for longer than twice the tolerance.
-    assert [distance for _, distance in pairs].count(MS) >= len(pairs) // 2, pairs
-    assert unmatched[slow] <= 20 - len(pairs) and unmatched[fast] >= len(pairs)
+
+    def read_streams() -> bool:
+        with rsshm.sync([slow, fast], timeout=PATIENCE) as sets:
+            # The fast channel has a frame 1 ms after each slow frame and others 4 ms before. The tolerance allows for both.
+            started = writers(start, (slow, 0, 40 * MS, 20), (fast, -4 * MS, 5 * MS, 165))
+            distances = [other.pts_ns - one.pts_ns for one, other in sets]  # type: ignore[operator]
+            unmatched = sets.unmatched
+        end(started)
+        assert set(distances) <= {MS, -4 * MS} and unmatched[slow] <= 20 - len(distances)
+        nearest = distances.count(MS)
+        return len(distances) >= 8 and nearest >= len(distances) // 2 and unmatched[fast] >= len(distances)
+
+    # On a busy machine, the readers miss frames, or the nearest frame is late by more than twice the tolerance.
+    eventually("8 sets, half of them with the nearest frame", read_streams)
 
 
 def test_three_channels_and_end_of_one(start: Start) -> None:
     three = [Channel() for _ in range(3)]
-    try:
+
+    def read_streams() -> bool:
         with rsshm.sync([channel.name for channel in three], timeout=PATIENCE) as sets:
-            writers(start, *((channel.name, 0, PERIOD, count) for channel, count in zip(three, (30, 12, 30))))
+            started = writers(start, *((channel.name, 0, PERIOD, count) for channel, count in zip(three, (30, 12, 30))))
             found = [tuple(map(value, frames)) for frames in sets]
             # The iteration has ended for good.
             assert next(sets, None) is None
-        assert all(min(each) == max(each) for each in found) and 6 <= len(found) <= 12
+        end(started)
+        assert all(min(each) == max(each) for each in found) and len(found) <= 12
+        return len(found) >= 6
+
+    try:
+        # On a busy machine, the readers miss frames.
+        eventually("6 sets", read_streams)
     finally:
         for channel in three:
             channel.remove()
@@ -100,27 +121,49 @@ def test_three_channels_and_end_of_one(start: Start) -> None:
 
 def test_channel_may_start_late_and_restart(channels: Any, start: Start) -> None:
     left, right = names(channels)
-    with rsshm.sync([left, right], tolerance=0.02, timeout=PATIENCE) as sets:
+    with rsshm.sync([left, right], tolerance=0.02) as sets:
 
         def expect_pairs() -> None:
+            sets.timeout = PATIENCE
             for _ in range(10):
                 one, other = next(sets)
                 assert abs(one.pts_ns - other.pts_ns) <= 20 * MS  # type: ignore[operator]
                 del one, other
 
-        _, late = writers(start, (left, 0, PERIOD, 10_000), (right, 500 * MS, PERIOD, 10_000))
+        def wait_for_frames_without_partners() -> None:
+            sets.timeout = 0.1
+            wanted = sets.readers[0].received + 10
+
+            def has_received() -> bool:
+                try:
+                    next(sets)
+                except rsshm.Timeout:
+                    pass
+                return sets.readers[0].received >= wanted
+
+            eventually("ten frames of the left channel", has_received)
+
+        writers(start, (left, 0, PERIOD, 10_000))
+        wait_for_frames_without_partners()
+        (late,) = writers(start, (right, 0, PERIOD, 10_000))
         expect_pairs()
         skipped = sets.unmatched[left]
-        assert skipped > 5, "the left channel was alone for half a second"
+        assert skipped > 5, "the left channel was alone for ten frames"
         late.kill()
         sets.timeout = 0.3
         with pytest.raises(rsshm.Timeout, match=f"the newest frame of {right} is [0-9.]+ ms old"):
             for _ in range(100):
                 next(sets)
-        sets.timeout = PATIENCE
+        wait_for_frames_without_partners()
         writers(start, (right, 0, PERIOD, 10_000))
         expect_pairs()
         assert sets.unmatched[left] > skipped + 5
+
+
+def message_of_timeout(sets: rsshm.Synchronizer) -> str:
+    with pytest.raises(rsshm.Timeout) as timeout:
+        next(sets)
+    return str(timeout.value)
 
 
 def test_timeout_names_the_channel_without_writer(channels: Any) -> None:
@@ -137,12 +180,13 @@ def test_timeout_names_the_channel_without_writer(channels: Any) -> None:
         flooding = threading.Thread(target=flood, daemon=True)
         flooding.start()
         try:
+            # The first frame may come later than the time-out.
+            eventually("a frame", lambda: f"newest frame of {left} is" in message_of_timeout(sets))
             for _ in range(2):
                 began = time.monotonic()
-                with pytest.raises(rsshm.Timeout, match=f"{right} has no writer") as timeout:
-                    next(sets)
-                assert 0.2 <= time.monotonic() - began < 2
-                assert f"newest frame of {left} is" in str(timeout.value)
+                message = message_of_timeout(sets)
+                assert 0.2 <= time.monotonic() - began < 10
+                assert f"{right} has no writer" in message and f"newest frame of {left} is" in message
         finally:
             stop.set()
             flooding.join()
@@ -232,7 +276,7 @@ def test_timeout_comes_although_frames_come(monkeypatch: pytest.MonkeyPatch) -> 
         began = time.monotonic()
         with pytest.raises(rsshm.Timeout, match="nothing has no frame yet"):
             next(sets)
-        assert 0.2 <= time.monotonic() - began < 2
+        assert 0.2 <= time.monotonic() - began < 10
 
 
 def test_latest_skips_to_the_newest_set(channels: Any) -> None:
@@ -267,7 +311,7 @@ def test_close_ends_the_wait_of_another_thread(channels: Any) -> None:
 
     waiting = threading.Thread(target=iterate, daemon=True)
     waiting.start()
-    time.sleep(0.05)
+    eventually("the thread iterates", sets._iterating.locked)
     with pytest.raises(rsshm.Error, match="another thread"):
         next(sets)
     sets.close()
