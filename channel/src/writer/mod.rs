@@ -394,8 +394,13 @@ impl Writer {
     /// # Errors
     /// See [`claim`](Self::claim).
     pub fn wait_for_reader(&self, size: usize, is_wanted: impl Fn() -> bool) -> Result<bool, Error> {
-        replace::ensure_segment(&self.inner, size)?;
-        Ok(waits::wait_for_reader(&self.inner, is_wanted))
+        loop {
+            // This fails if another thread has closed the writer.
+            replace::ensure_segment(&self.inner, size)?;
+            if let Some(is_over) = waits::wait_for_reader(&self.inner, &is_wanted) {
+                return Ok(is_over);
+            }
+        }
     }
 
     /// Makes all waits of the publishing thread return at once, until [`resume`](Self::resume) is called.

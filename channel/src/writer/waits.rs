@@ -29,13 +29,19 @@ const LIVENESS_INTERVAL: Duration = Duration::from_millis(10);
 const WAKE_BURST: u32 = 256;
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Waits until a reader is attached, or `is_wanted` returns `false`. Returns `false` if the wait was interrupted.
-pub(super) fn wait_for_reader(inner: &Inner, is_wanted: impl Fn() -> bool) -> bool {
-    wait_until(
+/// Waits until a reader is attached, or `is_wanted` returns `false`. Returns `Some(false)` if the wait was interrupted,
+/// and `None` if the segment is gone.
+pub(super) fn wait_for_reader(inner: &Inner, is_wanted: impl Fn() -> bool) -> Option<bool> {
+    let mut is_answered = false;
+    let is_over = wait_until(
         inner,
         |_| LIVENESS_INTERVAL,
-        |state| state.chain.has_reader() || !is_wanted(),
-    )
+        |state| {
+            is_answered = state.chain.has_reader() || !is_wanted();
+            is_answered
+        },
+    );
+    (is_answered || !is_over).then_some(is_over)
 }
 
 /// In lossless mode, waits until the readers of former segments have taken all frames there and have followed. Returns
@@ -171,8 +177,8 @@ fn can_claim(state: &mut State, size: u64, may_grow: bool) -> bool {
     !has_gap && slots.can_append(size) || slots.can_find(may_grow)
 }
 
-/// Waits until `is_ready` returns `true`. Returns `false` if the wait was interrupted. `is_ready` is called when a
-/// reader notifies the writer, and at least every `interval`.
+/// Waits until `is_ready` returns `true`, or until there is no segment. Returns `false` if the wait was interrupted.
+/// `is_ready` is called when a reader notifies the writer, and at least every `interval`.
 fn wait_until(
     inner: &Inner,
     interval: impl Fn(&State) -> Duration,

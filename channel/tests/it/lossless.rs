@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rsshm_channel::{Caps, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
+use rsshm_channel::{Caps, Error, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
 use rsshm_testkit::{
     Channel,
     role::{self, Role, listen, say},
@@ -351,6 +351,20 @@ fn first_reader_ends_wait_for_reader() {
         assert!(!waiting.is_finished());
         writer.interrupt();
         assert!(!waiting.join().unwrap());
+    });
+}
+
+/// Another thread closes the writer during the wait. This is no reader.
+#[test]
+fn closed_writer_ends_wait_for_reader_with_an_error() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(4));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| writer.wait_for_reader(SIZE, || true));
+        wait_until("there is a segment", 5 * SECOND, || channel.exists());
+        writer.close();
+        let result = waiting.join().unwrap();
+        assert!(matches!(result, Err(Error::Closed { .. })), "{result:?}");
     });
 }
 
