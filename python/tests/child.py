@@ -199,8 +199,8 @@ def interrupted(name: str, wait: str) -> None:
     if writer is not None and wait != "reader":
         writer.write(picture)
         frame = reader.read()
-    say("waits")
     try:
+        say("waits")
         if wait == "reader":
             assert writer is not None
             writer.wait_for_reader()

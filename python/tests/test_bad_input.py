@@ -62,7 +62,7 @@ def test_timeout_names_the_missing_channel(channel: Channel) -> None:
     began = time.monotonic()
     with pytest.raises(rsshm.Timeout, match=f"channel {channel.name}: no writer"):
         rsshm.Reader(channel.name, timeout=0.1).read()
-    assert 0.1 <= time.monotonic() - began < 2
+    assert 0.1 <= time.monotonic() - began < 10
     with pytest.raises(TimeoutError):
         rsshm.Observer(channel.name).read(0)
 

@@ -147,8 +147,14 @@ def test_copies_have_no_descriptor(channel: Channel, camera: Camera) -> None:
 
 def test_frame_in_a_slot_has_no_descriptor(channel: Channel) -> None:
     with rsshm.Writer(channel.name) as writer, rsshm.Reader(channel.name) as reader:
-        writer.write(numpy.zeros((HEIGHT, WIDTH, 3), numpy.uint8))
-        frame = reader.read(PATIENCE)
+
+        def next_frame() -> rsshm.Frame:
+            writer.write(numpy.zeros((HEIGHT, WIDTH, 3), numpy.uint8))
+            return reader.read(PATIENCE)
+
+        # As above, only the service of the writer says that a reader may hold a slot.
+        wait_for(lambda: next_frame().in_place)
+        frame = next_frame()
         assert frame.in_place
         with pytest.raises(rsshm.NoDescriptor, match="slot") as caught:
             frame.fileno()

@@ -14,7 +14,20 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from helpers import Channel, Process, Segment, eventually, fields, grey, gst, gst_environment, peer, python, records
+from helpers import (
+    PATIENCE,
+    Channel,
+    Process,
+    Segment,
+    eventually,
+    fields,
+    grey,
+    gst,
+    gst_environment,
+    peer,
+    python,
+    records,
+)
 
 import rsshm
 
@@ -32,9 +45,9 @@ WRITERS = {
 
 
 def read_until(reader: rsshm.Reader, what: str, ready: Callable[[rsshm.Frame], Any]) -> rsshm.Frame:
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        frame = reader.read(20)
+        frame = reader.read(PATIENCE)
         if ready(frame):
             return frame
     raise AssertionError(f"not in time: {what}")
@@ -45,14 +58,14 @@ def test_reader_may_start_first(channel: Channel, start: Start) -> None:
         with pytest.raises(rsshm.Timeout, match=channel.name):
             reader.read(0.05)
         start(python("steady", channel.name))
-        assert reader.read(20).array.shape == (48, 64)
+        assert reader.read(PATIENCE).array.shape == (48, 64)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_reader_follows_from_a_killed_writer_to_the_next(kind: str, channel: Channel, start: Start) -> None:
     command, env = WRITERS[kind](channel.name)
     writer = start(command, env=env)
-    with rsshm.Reader(channel.name, timeout=20) as reader:
+    with rsshm.Reader(channel.name, timeout=PATIENCE) as reader:
         held = read_until(reader, "in place", lambda frame: frame.in_place).array
         before = held.copy()
         writer.kill()
@@ -61,15 +74,20 @@ def test_reader_follows_from_a_killed_writer_to_the_next(kind: str, channel: Cha
         with rsshm.Writer(channel.name, (20, 30, 3)) as second:
             assert reader.reconnects == 0
 
+            stop = threading.Event()
+
             def write() -> None:
-                for _ in range(40):
+                while not stop.is_set():
                     second.write(grey(3, (20, 30, 3)))
                     time.sleep(0.02)
 
             writing = threading.Thread(target=write)
             writing.start()
-            frame = read_until(reader, "the new writer", lambda frame: frame.caps.format == "BGR")
-            writing.join()
+            try:
+                frame = read_until(reader, "the new writer", lambda frame: frame.caps.format == "BGR")
+            finally:
+                stop.set()
+                writing.join()
         assert (frame.array == 3).all() and frame.discontinuity and reader.reconnects == 1
         # The dead writer's frame stays unchanged too.
         assert (held == before).all()
@@ -78,7 +96,7 @@ def test_reader_follows_from_a_killed_writer_to_the_next(kind: str, channel: Cha
 
 def test_reader_follows_from_a_dead_python_writer_to_rsshmsink(channel: Channel, start: Start) -> None:
     writer = start(python("steady", channel.name))
-    with rsshm.Reader(channel.name, timeout=20) as reader:
+    with rsshm.Reader(channel.name, timeout=PATIENCE) as reader:
         seq = reader.read().seq
         writer.kill()
         command, env = WRITERS["rsshmsink"](channel.name)
@@ -126,10 +144,14 @@ def test_only_lossless_writer_waits_for_a_stopped_reader(
                 reader.signal(how)
             before = writer.published
             if lossless and how == signal.SIGSTOP:
-                time.sleep(0.3)
-                stalled = writer.published
-                time.sleep(0.2)
-                assert writer.published == stalled < before + 8
+
+                def is_stalled() -> bool:
+                    published = writer.published
+                    time.sleep(0.5)
+                    return writer.published == published
+
+                eventually("the writer waits", is_stalled)
+                assert writer.published < before + 8
             else:
                 eventually("the writer continues", lambda: writer.published > before + 40)
             if how == signal.SIGKILL:
@@ -155,7 +177,7 @@ def test_killed_or_stopped_reader_does_not_delay_another(
 ) -> None:
     command, env = WRITERS[kind](channel.name)
     start(command, env=env)
-    with rsshm.Reader(channel.name, timeout=5) as witness:
+    with rsshm.Reader(channel.name, timeout=PATIENCE) as witness:
         witness.read()
         # The Rust reader soon waits on a full pipe while it holds a frame.
         victim = start(python("hold", channel.name, 1) if reader == "python" else peer("read", channel.name))
@@ -164,7 +186,7 @@ def test_killed_or_stopped_reader_does_not_delay_another(
         victim.signal(how)
         began = time.monotonic()
         frames = [witness.read().seq for _ in range(40)]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert frames == sorted(set(frames))
 
 
@@ -175,7 +197,7 @@ def test_holder_of_the_semaphore_delays_no_reader(kind: str, how: signal.Signals
 
     command, env = WRITERS[kind](channel.name)
     start(command, env=env)
-    with rsshm.Reader(channel.name, timeout=5) as reader:
+    with rsshm.Reader(channel.name, timeout=PATIENCE) as reader:
         reader.read()
         holder = start(python("semaphore", channel.name))
         holder.expect("holds")
@@ -185,24 +207,23 @@ def test_holder_of_the_semaphore_delays_no_reader(kind: str, how: signal.Signals
             holder.signal(how)
         began = time.monotonic()
         frames = [reader.read() for _ in range(25)]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert frames[-1].seq >= frames[0].seq + 24
         # The writer repairs the semaphore after a second.
         semaphore = posix_ipc.Semaphore("/" + channel.name)
-        eventually("the semaphore is free again", lambda: semaphore.value == 1, 5)
+        eventually("the semaphore is free again", lambda: semaphore.value == 1)
         if how == signal.SIGSTOP:
             # The holder posts a semaphore that it no longer holds. The writer brings the value back to 1.
             holder.signal(signal.SIGCONT)
             holder.write_line("go on")
             holder.expect("released")
-            time.sleep(0.1)
-            assert max(semaphore.value for _ in range(10_000)) == 1
+            eventually("the value is 1 again", lambda: max(semaphore.value for _ in range(10_000)) == 1)
         semaphore.close()
 
 
 def test_reader_waits_for_a_stopped_writer(channel: Channel, start: Start) -> None:
     writer = start(python("steady", channel.name))
-    with rsshm.Reader(channel.name, timeout=20) as reader:
+    with rsshm.Reader(channel.name, timeout=PATIENCE) as reader:
         reader.read()
         writer.signal(signal.SIGSTOP)
         with pytest.raises(rsshm.Timeout, match="no frame"):
@@ -235,7 +256,7 @@ def test_forked_child_owns_no_reader(channel: Channel, start: Start) -> None:
             time.sleep(0.1)
             assert writer.readers == 1 and segment.content(slot) == held
             reader.kill()
-            eventually("the dead parent holds no slot", lambda: writer.readers == 0 and segment.content(slot) != held, 5)
+            eventually("the dead parent holds no slot", lambda: writer.readers == 0 and segment.content(slot) != held)
             os.kill(child, signal.SIGKILL)
         finally:
             stop.set()
@@ -293,8 +314,8 @@ def test_removed_files_are_created_again(which: str, channel: Channel) -> None:
             for path in (channel.segment, channel.lock_file):
                 if which in ("both", {channel.segment: "segment", channel.lock_file: "lock_file"}[path]):
                     path.unlink()
-            eventually("the files exist again", channel.exists, 5)
-            eventually("the reader is in the new segment", lambda: writer.write(grey(2)) and follow(reader), 5)
+            eventually("the files exist again", channel.exists)
+            eventually("the reader is in the new segment", lambda: writer.write(grey(2)) and follow(reader))
             assert reader.reconnects == 1
             # A new reader finds the channel too.
             with rsshm.Reader(channel.name, timeout=5) as second:
@@ -383,7 +404,7 @@ def test_writer_evicts_a_reader_above_its_quota(channel: Channel) -> None:
             segment = Segment(channel)
             (entry,) = segment.entries(os.getpid())
             segment.store(entry + fields("ReaderEntry")["pins"][0], 0xFF)
-            eventually("the reader is evicted", lambda: writer.evicted == 1, 5)
+            eventually("the reader is evicted", lambda: writer.evicted == 1)
             for value in range(100):
                 assert writer.write(grey(value)) is not None
             assert writer.evicted == 1
@@ -399,7 +420,7 @@ def test_events_between_frames_are_skipped(channel: Channel, start: Start) -> No
         "videotestsrc num-buffers=20 ! taginject tags=title=film ! video/x-raw,format=GRAY8,width=64,height=48",
         f"! rsshmsink name={channel.name} lossless=true wait-for-connection=true sync=false",
     )
-    with rsshm.Reader(channel.name, timeout=20) as reader:
+    with rsshm.Reader(channel.name, timeout=PATIENCE) as reader:
         start(command, env=gst_environment())
         assert len(list(reader)) == 20
         assert reader.missed == 0
@@ -408,7 +429,7 @@ def test_events_between_frames_are_skipped(channel: Channel, start: Start) -> No
 def test_frames_of_any_kind_from_a_rust_writer_are_read(channel: Channel, start: Start) -> None:
     frames = [bytes([value]) * (value + 1) * 50_000 for value in range(8)]
     writer = start(peer("write", channel.name, "application/x-thing,version=(int)3", "lossless", "variable"))
-    with rsshm.Reader(channel.name, timeout=20) as reader:
+    with rsshm.Reader(channel.name, timeout=PATIENCE) as reader:
         feeding = threading.Thread(target=lambda: writer.wait_ok(records(frames)))
         feeding.start()
         assert [frame.data.tobytes() for frame in reader] == frames
@@ -421,7 +442,7 @@ def test_new_formats_of_a_python_writer_reach_gstreamer(channel: Channel, start:
     reader = start(gst(f"rsshmsrc name={channel.name} ! filesink location={file}"), env=gst_environment())
     wanted = b""
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=True) as writer:
-        assert writer.wait_for_reader(20)
+        assert writer.wait_for_reader(PATIENCE)
         for value, (shape, format) in enumerate([((48, 64), "GRAY8"), ((24, 32, 3), "BGR"), ((96, 128), "GRAY8")]):
             writer.set_format(shape, format=format)
             for _ in range(5):
@@ -518,7 +539,7 @@ def test_signal_ends_writer_and_removes_files(
     writer.expect("ready")
     assert (channel.exists(), other.exists()) == (disposition != "closed",) * 2
     writer.signal(number)
-    assert writer.process.wait(20) == -number
+    assert writer.process.wait(PATIENCE) == -number
     channel.assert_gone()
     other.assert_gone()
 
@@ -528,7 +549,7 @@ def test_own_handler_of_program_stays(channel: Channel, other: Channel, start: S
     writer.expect("ready")
     writer.signal(signal.SIGTERM)
     writer.expect("own handler")
-    assert writer.process.wait(20) == 3
+    assert writer.process.wait(PATIENCE) == 3
     channel.assert_gone()
     other.assert_gone()
 
@@ -548,7 +569,7 @@ def test_signal_to_forked_child_leaves_files(channel: Channel, other: Channel, s
     writer.expect("ready")
     assert channel.exists() and other.exists()
     writer.signal(signal.SIGTERM)
-    assert writer.process.wait(20) == -signal.SIGTERM
+    assert writer.process.wait(PATIENCE) == -signal.SIGTERM
     channel.assert_gone()
     other.assert_gone()
 
@@ -556,10 +577,10 @@ def test_signal_to_forked_child_leaves_files(channel: Channel, other: Channel, s
 def test_reader_survives_signal_to_writer(channel: Channel, start: Start) -> None:
     writer = start(python("steady", channel.name))
     writer.expect("ready")
-    with rsshm.Reader(channel.name, timeout=20) as reader:
+    with rsshm.Reader(channel.name, timeout=PATIENCE) as reader:
         reader.read()
         writer.signal(signal.SIGTERM)
-        assert writer.process.wait(20) == -signal.SIGTERM
+        assert writer.process.wait(PATIENCE) == -signal.SIGTERM
         channel.assert_gone()
         start(python("steady", channel.name))
         read_until(reader, "the next writer", lambda frame: reader.reconnects == 1)

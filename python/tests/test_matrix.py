@@ -258,7 +258,8 @@ def check(frame: Frame, seq: int, shape: Shape, writer: Writer) -> int:
     assert frame.shape == shape
     candidates = [seq] if not writer.paces_itself else [frame.seq] if frame.seq else range(seq, seq + PICTURES)
     found = [each for each in candidates if zlib.crc32(writer.picture(each, shape)) == frame.checksum]
-    assert len(found) == 1 and found[0] >= seq and frame.seq in (None, found[0]), f"the frame is not frame {seq}, or its content is wrong: {frame}"
+    is_right = len(found) == 1 and found[0] >= seq and frame.seq in (None, found[0])
+    assert is_right, f"the frame is not frame {seq}, or its content is wrong: {frame}"
     return found[0]
 
 

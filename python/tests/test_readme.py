@@ -48,6 +48,7 @@ def test_example_of_readme_runs(section: str, printed: str, channels: List[Chann
     writers = [rsshm.Writer(channel.name, (48, 64), fps=50) for _, channel in zip(names, channels)]
     program = start([sys.executable, "-W", "error", "-c", code], env={"PYTHONPATH": str(ROOT / "python")})
     deadline = time.monotonic() + PATIENCE
+    remaining = 20
     try:
         # The example ends at the end of the stream. The "Other packages" example reads one frame.
         while program.process.poll() is None and time.monotonic() < deadline:
@@ -57,9 +58,11 @@ def test_example_of_readme_runs(section: str, printed: str, channels: List[Chann
                     slot.array[:] = 100
                     slot.pts_ns = taken + index * 1_000_000
             time.sleep(0.02)
-            if all(writer.readers for writer in writers) and writers[0].published > 20:
+            remaining -= all(writer.readers for writer in writers)
+            if remaining == 0:
                 for writer in writers:
                     writer.end_stream()
+                break
     finally:
         for writer in writers:
             writer.close()
