@@ -178,6 +178,11 @@ class Process:
         assert len(data) == size, f"{self.command} has closed its output:\n{self.error_output()}"
         return data
 
+    def read_rest(self) -> bytes:
+        """The output up to its end. :meth:`wait_ok` would leave out what was read ahead."""
+        assert self.process.stdout is not None
+        return self._read(self.process.stdout.read)
+
     def expect(self, line: str) -> None:
         received = self.read_line()
         assert received == line, f"{received!r}\n{self.error_output()}"

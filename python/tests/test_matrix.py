@@ -188,7 +188,8 @@ class Reader:
 
     def rest(self) -> List[Frame]:
         """The further frames up to the end of the reader, which ends by itself."""
-        data = self.process.wait_ok()
+        data = self.process.read_rest()
+        self.process.wait_ok()
         output = io.BytesIO(data)
         frames = []
         while output.tell() < len(data):
