@@ -414,7 +414,9 @@ fn sink_signals_readers_within_a_second() {
             clients() == 1 && counts().0 == connected + 1
         });
         let mut process = launch(&format!("rsshmsrc name={channel} ! fakesink sync=false"));
-        eventually("the sink counts the second reader", || clients() == 2);
+        eventually("the sink counts the second reader", || {
+            clients() == 2 && counts().0 == connected + 2
+        });
 
         process.kill();
         wait_until("the sink no longer counts the second reader", MAX_NOTICE_TIME, || {
@@ -425,7 +427,9 @@ fn sink_signals_readers_within_a_second() {
             clients() == 0 && counts().1 == disconnected + 2
         });
         assert_eq!(counts(), (connected + 2, disconnected + 2));
-        assert!(signals.notified.load(Ordering::Relaxed) >= notified + 4);
+        eventually("each change is notified", || {
+            signals.notified.load(Ordering::Relaxed) >= notified + 4
+        });
     }
     let (mut came, mut went) = (
         signals.connected.lock().unwrap().clone(),
