@@ -298,7 +298,7 @@ fn camera_to_four_programs_feeds_all() {
     directory.wait_for("picture-000.png");
     directory.wait_for("part-000.mp4");
     // After this time, the recording is long enough for the check below.
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(2));
     end(four, &channel);
     let streams = streams_of(&directory.file("part-000.mp4"));
     assert_eq!(streams.len(), 1);
