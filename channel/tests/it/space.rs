@@ -10,11 +10,11 @@ use rsshm_channel::{Caps, Error, Next, Observer, ReadLimits, ReaderOptions, Writ
 use rsshm_testkit::{
     Channel,
     emulation::on_this_machine,
-    need_root,
+    eventually, need_root,
     privileges::{NOBODY, become_user},
     role::{self, Role, listen, say},
     shm::{OWN_MOUNTS, fill_up, mount, names, unshared},
-    skip, wait_until,
+    skip,
 };
 
 use crate::support::{
@@ -238,14 +238,15 @@ fn no_growth(size: &str) {
         check(&frame, &copy, value);
     }
     std::fs::remove_file(FILLER).unwrap();
-    wait_until("it grows again", 3 * SECOND, || {
+    eventually("it grows again", || {
         while let Some(slot) = writer.claim(SIZE).unwrap() {
             claimed.push(slot);
         }
         writer.stats().slots > 4
     });
-    assert_eq!(writer.stats().slots, slots_in_file(&channel));
+    // The service may be adding another slot to the file. The writer counts the slot a little later.
     drop(service);
+    assert_eq!(writer.stats().slots, slots_in_file(&channel));
 }
 
 /// The number of slots for which the segment's file has space.
@@ -380,16 +381,18 @@ fn stream_survives_another_program_filling_memory() {
     }
 }
 
-/// Reads and checks all frames, and always holds the last `hold` frames. When the test sends a line, the reader says
-/// the number of frames and the last frame's value, and ends.
+/// Reads and checks all frames, and always holds the last `hold` frames. When the test sends a line, the reader takes
+/// the frames that are left, says the number of frames and the last frame's value, and ends.
 fn reader(channel: &str, read_only: bool, hold: usize) {
     let mut reader = open_reader(channel, ReaderOptions::default().read_only(read_only));
     let (mut copy, mut held, mut frames, mut last) = (Vec::new(), Vec::new(), 0, 0);
     let limits = ReadLimits::default().max_held(hold as u32);
     say("reads");
     let stop = std::thread::spawn(listen);
-    while !stop.is_finished() {
-        match reader.next(&mut copy, limits, Some(Duration::from_millis(20))).unwrap() {
+    loop {
+        let is_last = stop.is_finished();
+        let timeout = if is_last { SECOND / 2 } else { SECOND / 50 };
+        match reader.next(&mut copy, limits, Some(timeout)).unwrap() {
             Next::Frame(frame) => {
                 check_bytes(&frame, &copy);
                 (frames, last) = (frames + 1, frame.descriptor.offset);
@@ -401,6 +404,7 @@ fn reader(channel: &str, read_only: bool, hold: usize) {
                     }
                 }
             }
+            Next::TimedOut if is_last => break,
             Next::TimedOut | Next::Lost => {}
             other => panic!("{other:?}"),
         }
@@ -446,9 +450,8 @@ fn filled_up(size: &str) {
     std::fs::remove_file(FILLER).unwrap();
     writer.set_caps(caps).unwrap();
     stream(60..90);
-    std::thread::sleep(on_this_machine(Duration::from_millis(500)));
+    readers.iter_mut().for_each(|reader| reader.send("stop"));
     for reader in &mut readers {
-        reader.send("stop");
         let counts = reader.receive();
         println!("{size} bytes: {counts}");
         let (frames, last) = counts.split_once(' ').unwrap();
