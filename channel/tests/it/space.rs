@@ -12,7 +12,7 @@ use rsshm_testkit::{
     emulation::on_this_machine,
     eventually, need_root,
     privileges::{NOBODY, become_user},
-    role::{self, Role, listen, say},
+    role::{self, Role, say},
     shm::{OWN_MOUNTS, fill_up, mount, names, unshared},
     skip,
 };
@@ -381,16 +381,22 @@ fn stream_survives_another_program_filling_memory() {
     }
 }
 
-/// Reads and checks all frames, and always holds the last `hold` frames. When the test sends a line, the reader takes
-/// the frames that are left, says the number of frames and the last frame's value, and ends.
+/// Reads and checks all frames, and always holds the last `hold` frames. If the test asks for the count, the reader says
+/// the number of frames. If the test sends "stop", the reader takes the frames that are left, says the last frame's value,
+/// and ends.
 fn reader(channel: &str, read_only: bool, hold: usize) {
     let mut reader = open_reader(channel, ReaderOptions::default().read_only(read_only));
     let (mut copy, mut held, mut frames, mut last) = (Vec::new(), Vec::new(), 0, 0);
     let limits = ReadLimits::default().max_held(hold as u32);
     say("reads");
-    let stop = std::thread::spawn(listen);
+    let lines = role::lines();
+    let mut is_last = false;
     loop {
-        let is_last = stop.is_finished();
+        match lines.try_recv().as_deref() {
+            Ok("count") => say(frames),
+            Ok("stop") => is_last = true,
+            _ => {}
+        }
         let timeout = if is_last { SECOND / 2 } else { SECOND / 50 };
         match reader.next(&mut copy, limits, Some(timeout)).unwrap() {
             Next::Frame(frame) => {
@@ -409,7 +415,7 @@ fn reader(channel: &str, read_only: bool, hold: usize) {
             other => panic!("{other:?}"),
         }
     }
-    say(format!("{frames} {last}"));
+    say(last);
 }
 
 fn filled_up(size: &str) {
@@ -428,15 +434,29 @@ fn filled_up(size: &str) {
         reader.expect("reads");
         reader
     });
-    let stream = |values: std::ops::Range<u64>| {
-        for value in values {
-            assert!(publish_sized(&writer, value, frame_size), "a slot for {value}");
-            std::thread::sleep(on_this_machine(Duration::from_millis(10)));
-        }
+    let mut value = 1;
+    // A reader misses some frames, because only one of the three slots can keep a frame that it has not taken yet.
+    let mut stream = || {
+        let mut counts = || -> Vec<u64> {
+            let counts = readers.iter_mut().map(|reader| {
+                reader.send("count");
+                reader.receive().parse().unwrap()
+            });
+            counts.collect()
+        };
+        let before = counts();
+        eventually("each reader gets frames", || {
+            for _ in 0..10 {
+                value += 1;
+                assert!(publish_sized(&writer, value, frame_size), "a slot for {value}");
+                std::thread::sleep(on_this_machine(Duration::from_millis(10)));
+            }
+            before.iter().zip(counts()).all(|(before, now)| now >= before + 3)
+        });
     };
-    stream(2..20);
+    stream();
     fill_up(FILLER);
-    stream(20..60);
+    stream();
     let slots = writer.stats().slots;
     // Each attempt to create a segment that does not fit causes an error, which names the sizes.
     writer.set_caps(Caps::fixed_size("half", size / 2)).unwrap();
@@ -449,15 +469,10 @@ fn filled_up(size: &str) {
     }
     std::fs::remove_file(FILLER).unwrap();
     writer.set_caps(caps).unwrap();
-    stream(60..90);
+    stream();
     readers.iter_mut().for_each(|reader| reader.send("stop"));
     for reader in &mut readers {
-        let counts = reader.receive();
-        println!("{size} bytes: {counts}");
-        let (frames, last) = counts.split_once(' ').unwrap();
-        // The reader misses some frames, because only one of the three slots can keep a frame that it has not taken
-        // yet.
-        assert!(frames.parse::<u64>().unwrap() > 5 && last == "89", "{counts}");
+        assert_eq!(reader.receive(), value.to_string());
     }
     drop(service);
     drop(writer);
