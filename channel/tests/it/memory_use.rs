@@ -12,7 +12,7 @@ use std::{
 
 use rsshm_channel::{Caps, FrameDescriptor, Next, ReadLimits, ReaderOptions, Writer, WriterOptions, monotonic_ns};
 use rsshm_testkit::{
-    Channel, Process, need_real_machine, on_this_machine,
+    Channel, PATIENCE, Process, need_real_machine, on_this_machine,
     role::{self, Role, lines, say},
     shm::{OWN_MOUNTS, mount, unshared},
     skip,
@@ -25,6 +25,8 @@ const SIZE_1080P: usize = 1920 * 1080 * 3 / 2;
 const SIZE_4K: usize = 3840 * 2160 * 3 / 2;
 /// The time between two frames.
 const INTERVAL: Duration = Duration::from_micros(16_667);
+/// The newest frames of a reader, which it got within the last two seconds.
+const RECENT: usize = 90;
 
 pub const ROLES: &[(&str, Role)] = &[
     ("memory_use/reader", reader),
@@ -44,17 +46,25 @@ fn reader(arguments: &[&str]) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let (mut copy, mut held) = (Vec::new(), VecDeque::new());
     let limits = ReadLimits::default().max_held(queue as u32 + 1);
-    let (mut unexcused, mut taken_at) = (0, Instant::now());
+    let (mut unexcused, mut taken_at, mut was_new) = (0, Instant::now(), false);
+    // Whether each of the newest frames was in place.
+    let mut recent = VecDeque::new();
     say("reads");
     while lines.try_recv().is_err() {
         let Next::Frame(frame) = reader.next(&mut copy, limits, Some(SECOND / 20)).unwrap() else {
             continue;
         };
-        // A reader that got no processor for the time of two frames may miss frames whatever the writer does.
-        if taken_at.elapsed() < 3 * INTERVAL {
+        // A reader that got no processor for the time of two frames may miss frames whatever the writer does, as may a
+        // reader that took the frame before late.
+        if was_new && taken_at.elapsed() < 3 * INTERVAL {
             unexcused += frame.missed;
         }
         taken_at = Instant::now();
+        was_new = Duration::from_nanos(monotonic_ns().saturating_sub(frame.descriptor.pts)) < INTERVAL;
+        recent.push_back(is_in_place(&frame));
+        if recent.len() > RECENT {
+            recent.pop_front();
+        }
         if frame.seq % modulus == remainder {
             held.push_back(frame);
         }
@@ -62,14 +72,16 @@ fn reader(arguments: &[&str]) {
             held.pop_front();
         }
     }
-    let stats = reader.stats();
-    say(format!("{} {} {unexcused}", stats.received, stats.in_place));
+    let in_place = recent.iter().filter(|is_in_place| **is_in_place).count();
+    say(format!("{} {in_place} {unexcused}", recent.len()));
 }
 
 /// What a reader has counted.
 #[derive(Debug)]
 struct Counts {
-    received: u64,
+    /// How many frames it took, but at most [`RECENT`].
+    recent: u64,
+    /// How many of these frames it got in place.
     in_place: u64,
     /// Frames that it missed although it got enough processor time.
     unexcused: u64,
@@ -91,7 +103,7 @@ fn stop_reader(mut reader: Process) -> Counts {
     let line = reader.receive();
     let numbers: Vec<u64> = line.split(' ').map(|number| number.parse().unwrap()).collect();
     Counts {
-        received: numbers[0],
+        recent: numbers[0],
         in_place: numbers[1],
         unexcused: numbers[2],
     }
@@ -159,7 +171,10 @@ fn honest_readers_fit(size: usize, readers: usize, limit: u64) {
         writer.stats()
     );
     for counts in processes.into_iter().map(stop_reader) {
-        assert!(counts.in_place * 10 >= counts.received * 7, "{counts:?}");
+        assert!(
+            counts.recent > 0 && counts.in_place * 10 >= counts.recent * 7,
+            "{counts:?}"
+        );
     }
     assert_eq!((writer.stats().evicted, writer.stats().dropped), (0, 0));
 }
@@ -246,20 +261,25 @@ fn eight_newcomers_get_their_first_frame_at_once() {
             delays.push(delay.parse::<u64>().unwrap());
             copied += u32::from(in_place == "0");
         }
-        delays.len() >= 240
+        if delays.len() < 240 {
+            return false;
+        }
+        delays.sort_unstable();
+        let at = |percent: usize| Duration::from_nanos(delays[(delays.len() - 1) * percent / 100]);
+        println!(
+            "{} first frames: {:.2?} median, {:.2?} of 99 %, {:.2?} at most, {copied} copied",
+            delays.len(),
+            at(50),
+            at(99),
+            at(100)
+        );
+        // While the writer commits a slot, newcomers copy.
+        let is_at_once = at(50) < on_this_machine(Duration::from_millis(2)) && copied < 24;
+        // Other programs may delay these newcomers, so the next 240 may be faster.
+        assert!(is_at_once || time < PATIENCE, "{:?}, {copied} copied", at(50));
+        (delays, copied) = (Vec::new(), 0);
+        is_at_once
     });
-    delays.sort_unstable();
-    let at = |percent: usize| Duration::from_nanos(delays[(delays.len() - 1) * percent / 100]);
-    println!(
-        "{} first frames: {:.2?} median, {:.2?} of 99 %, {:.2?} at most, {copied} copied",
-        delays.len(),
-        at(50),
-        at(99),
-        at(100)
-    );
-    assert!(at(50) < on_this_machine(Duration::from_millis(2)), "{:?}", at(50));
-    // While the writer commits a slot, newcomers copy.
-    assert!(copied < 24, "{copied}");
 }
 
 #[test]
@@ -301,7 +321,12 @@ fn stopped_third(mib: &str) {
         reader.stop();
         stream(&writer, SIZE, 60 * SECOND, |time| time > SECOND / 10 * index as u32);
     }
-    let rate = rate_of(4 * SECOND);
+    let mut rate = rate_of(4 * SECOND);
+    let began = Instant::now();
+    // Other programs may delay the writer for a while.
+    while rate <= rate_before / 2.0 && began.elapsed() < PATIENCE {
+        rate = rate_of(SECOND);
+    }
     let after = writer.stats();
     stopped.iter().for_each(Process::resume);
     let reading: Vec<_> = reading
