@@ -14,9 +14,8 @@ use std::{
 
 use rsshm_channel::{Caps, Error, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
 use rsshm_testkit::{
-    Channel,
+    Channel, eventually,
     role::{self, Role, listen, say},
-    wait_until,
 };
 
 use crate::support::{
@@ -94,7 +93,7 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
                     reader.stats().reconnects
                 })
             });
-            wait_until("all are attached", 5 * SECOND, || service.seen().reader_count == 3);
+            eventually("all are attached", || service.seen().reader_count == 3);
             // The service counts the victim as soon as it attaches, but the victim takes its first frame a little
             // later.
             victim.as_mut().unwrap().expect("attached");
@@ -134,10 +133,20 @@ fn publish_up_to(writer: &Writer, first: u64, last: u64) {
     }
 }
 
-/// Publishes the frames up to `last` for a reader that pauses after each of them. Checks that the writer waits for this
-/// reader, and adds few slots. Returns the reader, which takes no further frame.
-#[track_caller]
-fn publish_for_slow_reader(channel: &Channel, writer: &Writer, pause: Duration, last: u64) -> Reader {
+/// A stream of a lossless writer, after its slow reader has taken all frames. The fields are dropped in this order.
+struct SlowStream {
+    _service: Service,
+    _reader: Reader,
+    writer: Arc<Writer>,
+    _channel: Channel,
+}
+
+/// Publishes the frames up to `last` for a reader that pauses after each of them. The reader takes no further frame.
+fn publish_for_slow_reader(pause: Duration, last: u64) -> SlowStream {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(64));
+    publish_up_to(&writer, 1, 1);
+    let service = Service::of(&writer);
     let mut reader = channel.reader();
     let mut copy = Vec::new();
     next(&mut reader, &mut copy);
@@ -148,11 +157,29 @@ fn publish_for_slow_reader(channel: &Channel, writer: &Writer, pause: Duration, 
                 std::thread::sleep(pause);
             }
         });
-        publish_up_to(writer, 2, last);
+        publish_up_to(&writer, 2, last);
     });
-    let slots = writer.stats().slots;
-    assert!(slots < 24, "{slots} slots for a reader that is only slow");
-    reader
+    SlowStream {
+        _service: service,
+        _reader: reader,
+        writer,
+        _channel: channel,
+    }
+}
+
+/// Repeats [`publish_for_slow_reader`] until the writer waits for the reader, and adds few slots. A reader that gets no
+/// processor for a while looks like a reader that has stopped.
+#[track_caller]
+fn publish_with_few_slots(pause: Duration, last: u64) -> SlowStream {
+    let mut found = None;
+    eventually("few slots for a reader that is only slow", || {
+        let stream = publish_for_slow_reader(pause, last);
+        let slots = stream.writer.stats().slots;
+        println!("{slots} slots");
+        found = Some(stream);
+        slots < 24
+    });
+    found.unwrap()
 }
 
 /// The writer waits for a slow reader that releases each frame within half a millisecond, because more slots would only
@@ -160,26 +187,16 @@ fn publish_for_slow_reader(channel: &Channel, writer: &Writer, pause: Duration, 
 /// maximum.
 #[test]
 fn lossless_writer_adds_slots_for_stalled_readers_only() {
-    let channel = Channel::new();
-    let writer = channel.writer(lossless(64));
-    publish_up_to(&writer, 1, 1);
-    let _service = Service::of(&writer);
-    let _reader = publish_for_slow_reader(&channel, &writer, Duration::from_micros(300), FRAMES);
-    let began = Instant::now();
-    publish_up_to(&writer, FRAMES + 1, FRAMES + 49);
-    assert!(writer.stats().slots > 48);
-    assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
+    let stream = publish_with_few_slots(Duration::from_micros(300), FRAMES);
+    publish_up_to(&stream.writer, FRAMES + 1, FRAMES + 49);
+    assert!(stream.writer.stats().slots > 48);
 }
 
 /// A reader takes a frame every 8 ms, which is longer than the writer's first waits. The writer learns this, because more
 /// slots would not make the reader faster.
 #[test]
 fn lossless_writer_follows_pace_of_slow_reader() {
-    let channel = Channel::new();
-    let writer = channel.writer(lossless(64));
-    publish_up_to(&writer, 1, 1);
-    let _service = Service::of(&writer);
-    publish_for_slow_reader(&channel, &writer, Duration::from_millis(8), 120);
+    publish_with_few_slots(Duration::from_millis(8), 120);
 }
 
 /// The writer waits for a reader that takes no frame. When the reader leaves, the wait ends at once.
@@ -197,6 +214,7 @@ fn lossless_writer_waits_for_living_readers_only() {
                 assert!(publish(&writer, value));
             }
         });
+        eventually("all slots are used", || writer.stats().published >= 3);
         std::thread::sleep(Duration::from_millis(300));
         let published = writer.stats().published;
         drop(reader);
@@ -205,14 +223,14 @@ fn lossless_writer_waits_for_living_readers_only() {
         assert!(left.elapsed() < 2 * SECOND);
         published
     });
-    assert!((3..=5).contains(&published), "{published} of 4 slots");
+    assert!(published <= 5, "{published} of 4 slots");
 }
 
 /// The reader wakes the waiting writer. Without wakeups by the reader, the writer would look for a free slot only every
 /// 10 ms.
 #[test]
 fn waiting_lossless_writer_is_woken_by_reader() {
-    const FRAMES: u64 = 300;
+    const FRAMES: u64 = 30;
     let round = || {
         let channel = Channel::new();
         let writer = channel.writer(lossless(3));
@@ -230,12 +248,13 @@ fn waiting_lossless_writer_is_woken_by_reader() {
         });
         began.elapsed()
     };
-    // The test passes if one round is fast, because other programs may slow down some rounds.
-    let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
-    assert!(
-        fastest.is_some(),
-        "each round was as slow as if no reader woke the writer"
-    );
+    // The test passes if one round is fast, because other programs may slow down some rounds. Without wakeups, each round
+    // would need about 100 ms.
+    eventually("a round with wakeups by the reader", || {
+        let took = round();
+        println!("{took:.1?}");
+        took < Duration::from_millis(60)
+    });
 }
 
 /// An interrupt ends the writer's wait. After `resume`, the writer publishes again.
@@ -260,7 +279,7 @@ fn interrupt_ends_wait_of_lossless_writer() {
                 value += 1;
             }
             let called = interrupter.join().unwrap();
-            assert!(called.elapsed() < SECOND, "{:?}", called.elapsed());
+            assert!(called.elapsed() < 5 * SECOND, "{:?}", called.elapsed());
             assert!(!writer.upstream().wait_for_slot());
         });
         writer.resume();
@@ -333,7 +352,7 @@ fn first_reader_ends_wait_for_reader() {
             (connected, Instant::now())
         });
         // A reader that comes before the segment might not attach within its time-out.
-        wait_until("there is a segment", 5 * SECOND, || channel.exists());
+        eventually("there is a segment", || channel.exists());
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waiting.is_finished());
         let mut reader = channel.reader();
@@ -342,7 +361,7 @@ fn first_reader_ends_wait_for_reader() {
         let nothing = reader.next(&mut Vec::new(), ReadLimits::default(), timeout).unwrap();
         assert!(matches!(nothing, Next::TimedOut), "{nothing:?}");
         let (connected, at) = waiting.join().unwrap();
-        assert!(connected && at.duration_since(came) < SECOND);
+        assert!(connected && at.duration_since(came) < 5 * SECOND);
     });
     // The only reader has left, so `wait_for_reader` waits again.
     std::thread::scope(|scope| {
@@ -361,7 +380,7 @@ fn closed_writer_ends_wait_for_reader_with_an_error() {
     let writer = channel.writer(lossless(4));
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| writer.wait_for_reader(SIZE, || true));
-        wait_until("there is a segment", 5 * SECOND, || channel.exists());
+        eventually("there is a segment", || channel.exists());
         writer.close();
         let result = waiting.join().unwrap();
         assert!(matches!(result, Err(Error::Closed { .. })), "{result:?}");
@@ -395,7 +414,7 @@ fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
         let nothing = newcomer.next(&mut copy, limits, Some(Duration::from_millis(50)));
         assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
     }
-    wait_until("both are counted", SECOND, || service.seen().reader_count == 2);
+    eventually("both are counted", || service.seen().reader_count == 2);
     let watch = Arc::clone(&writer);
     let watchdog = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(3));
