@@ -19,16 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use honest::{Honest, RATE};
+use honest::{Honest, RATE, all_have};
 use rsshm_channel::{
     Next, ReadLimits,
     layout::{EVICTED, Header, MAX_READERS, ReaderEntry, Status, reader_state},
 };
 use rsshm_testkit::{
     Channel, Random,
-    emulation::{frames_on_this_machine, processor_on_this_machine},
+    emulation::processor_on_this_machine,
+    eventually,
     role::{self, Role, say},
-    wait_until,
 };
 
 use crate::support::{
@@ -175,7 +175,7 @@ fn writer_replaces_corrupted_segment() {
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
         corrupt(&RawPeer::open(&channel));
-        wait_until(what, 3 * SECOND, || service.seen().repaired);
+        eventually(what, || service.seen().repaired);
         let (mut reader, mut copy) = (channel.reader(), Vec::new());
         assert!(publish(&writer, 2));
         check(&next(&mut reader, &mut copy), &copy, 2);
@@ -200,18 +200,16 @@ fn wake_for(channel: &Channel, time: Duration, word: impl Fn(&RawPeer) -> &Atomi
 fn endless_wakeups_keep_no_peer_busy() {
     let mut honest = Honest::new();
     for (what, published) in [("wakeups of writer_word", false), ("wakeups of published", true)] {
-        let found = honest.during(what, |channel| {
-            wake_for(channel, test_duration(1.5), |peer| match published {
-                true => &peer.status().published,
-                false => &peer.status().writer_word,
+        // Other programs can slow down the peers too, so the attack is repeated.
+        eventually(what, || {
+            let found = honest.during(what, |channel| {
+                wake_for(channel, test_duration(1.5), |peer| match published {
+                    true => &peer.status().published,
+                    false => &peer.status().writer_word,
+                });
             });
+            all_have(&found, RATE)
         });
-        for (role, report) in &found {
-            assert!(
-                report.frames > frames_on_this_machine(RATE),
-                "{what}: {role}: {report:?}"
-            );
-        }
     }
     honest.assert_restart_is_clean();
 }
@@ -235,9 +233,7 @@ fn waiting_lossless_writer() {
         let writer = Arc::clone(&writer);
         move || while publish(&writer, 2) {}
     });
-    wait_until("it waits", 5 * SECOND, || {
-        peer.status().writer_waits.load(Ordering::SeqCst) != 0
-    });
+    eventually("it waits", || peer.status().writer_waits.load(Ordering::SeqCst) != 0);
     let before = cpu_time();
     let began = Instant::now();
     // The attacker sleeps 20 microseconds after each wakeup. Most of the processor time that the test measures is
@@ -292,7 +288,7 @@ fn repeatedly_evicted_reader_backs_off() {
     println!("evicted {evictions} times in {:?}", began.elapsed());
     assert!((1..=4).contains(&evictions), "{evictions}");
     // When the attack is over, the reader attaches again.
-    wait_until("a frame", 3 * SECOND, || {
+    eventually("a frame", || {
         assert!(publish(&writer, 3));
         matches!(
             reader.next(&mut copy, ReadLimits::default(), Some(Duration::from_millis(20))),

@@ -21,14 +21,14 @@ use nix::{
 };
 use rsshm_channel::layout::{Header, Status};
 use rsshm_testkit::{
-    emulation::{frames_on_this_machine, on_this_machine},
-    need_root,
+    emulation::on_this_machine,
+    eventually, need_root,
     privileges::{NOBODY, become_user},
     role::{self, Role, listen, say},
     shm::{self, OWN_MOUNTS},
 };
 
-use super::honest::{Honest, RATE};
+use super::honest::{Honest, RATE, all_have};
 use crate::support::{SIZE, futex, mapping::SharedMapping, raw, test_duration};
 
 pub const ROLES: &[(&str, Role)] = &[
@@ -258,22 +258,21 @@ fn all_attacks(arguments: &[&str]) {
     let before = metadata(&honest);
     let outside_before = bytes_outside(&before);
     for attack in ATTACKS {
-        let reports = honest.during(attack, |channel| {
-            let mut attacker = role::start(attack, &[channel.as_str()]);
-            let answer = attacker.receive();
-            assert!(answer == ATTACKING || answer == ALL_REFUSED, "{answer}");
-            std::thread::sleep(test_duration(1.5));
+        // Other programs can slow down the peers too, so the attack is repeated.
+        eventually(attack, || {
+            let reports = honest.during(attack, |channel| {
+                let mut attacker = role::start(attack, &[channel.as_str()]);
+                let answer = attacker.receive();
+                assert!(answer == ATTACKING || answer == ALL_REFUSED, "{answer}");
+                std::thread::sleep(test_duration(1.5));
+            });
+            for (_, report) in &reports {
+                assert!(!report.occurrences.contains("Evicted"), "{report:?}");
+            }
+            let (longest, longest_quiet) = (reports[0].1.longest, quiet[0].1.longest);
+            let allowed = longest_quiet + on_this_machine(Duration::from_millis(100));
+            all_have(&reports, RATE) && longest < allowed
         });
-        for (role, report) in &reports {
-            assert!(
-                report.frames > frames_on_this_machine(RATE),
-                "{attack}: {role}: {report:?}"
-            );
-            assert!(!report.occurrences.contains("Evicted"), "{report:?}");
-        }
-        let (longest, longest_quiet) = (reports[0].1.longest, quiet[0].1.longest);
-        let allowed = longest_quiet + on_this_machine(Duration::from_millis(100));
-        assert!(longest < allowed, "{reports:?}");
     }
     let after = metadata(&honest);
     assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
