@@ -42,19 +42,19 @@ fn buffer(number: u64, size: usize, flags: gst::BufferFlags) -> gst::Buffer {
     buffer
 }
 
-/// Pushes ten bursts of `count` buffers of `size` bytes, with a pause after each. All buffers but the first are delta
-/// units, so a reader that misses one gets no further buffer.
+/// Pushes ten bursts of `count` buffers of `size` bytes, each when the test sends a line. All buffers but the first are
+/// delta units, so a reader that misses one gets no further buffer.
 fn write_bursts(channel: &str, count: u64, size: usize) {
     let writer = SinkHarness::live_with_caps(channel, MPEG_TS, "");
     writer.push(&buffer(0, size, gst::BufferFlags::empty()));
     eventually("a reader", || writer.pipeline.num_clients() == 1);
-    listen();
     for burst in 0..10 {
+        listen();
         for number in 1..=count {
             writer.push(&buffer(burst * count + number, size, gst::BufferFlags::DELTA_UNIT));
         }
-        std::thread::sleep(Duration::from_millis(100));
     }
+    listen();
     say(writer.pipeline.stat("rsshmsink", "missed-by-readers"));
     listen();
 }
@@ -117,14 +117,17 @@ fn bursts_of_small_buffers_arrive_whole() {
         let mut writer = start("small_buffers/bursts", &[&channel, &count, &size]);
         let reader = SourceRecorder::of(&channel);
         eventually("the first buffer", || reader.frame_count() == 1);
-        writer.send("go");
+        for burst in 1..=10 {
+            writer.send("burst");
+            let wanted = 1 + burst * count as usize;
+            eventually("the burst", || reader.frame_count() == wanted);
+        }
+        writer.send("report");
         assert_eq!(
             writer.receive(),
             "0",
             "missed frames of {count} buffers of {size} bytes"
         );
-        let wanted = 1 + 10 * count as usize;
-        eventually("all buffers", || reader.frame_count() == wanted);
         for (number, frame) in (0..).zip(reader.frames()) {
             assert_eq!(frame.offset, number);
             assert_eq!(frame.bytes, content(number, size));

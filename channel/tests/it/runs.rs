@@ -27,16 +27,21 @@ pub const ROLES: &[(&str, Role)] = &[("runs/reader", |arguments| {
 /// The longest time that the reader of a burst sleeps.
 const NAP: Duration = Duration::from_millis(20);
 
-/// Reads and checks all frames, and sleeps now and then. Ends when a frame of one byte comes, and says how many frames it
-/// got and missed.
+/// The number of frames of a burst.
+const BURST: u64 = 10_000;
+
+/// Reads and checks all frames, and sleeps now and then. Says the value of the first frame and of the last frame of each
+/// burst. Ends when a frame of one byte comes, and says how many frames it got and missed.
 fn read_until_told(channel: &str, observes: bool) {
     let mut reader = open_reader(channel, ReaderOptions::default().read_only(observes));
     let (mut copy, mut random, mut last) = (Vec::new(), Random::new(7), 0);
-    say("reads");
     loop {
         match reader.next(&mut copy, ReadLimits::default(), Some(SECOND)).unwrap() {
             Next::Frame(frame) => {
                 check_frame(&frame, &copy);
+                if frame.descriptor.offset % BURST == 1 {
+                    say(frame.descriptor.offset);
+                }
                 assert!(frame.seq > last);
                 last = frame.seq;
                 if frame.descriptor.size == 1 {
@@ -119,17 +124,16 @@ fn bursts_of_small_frames_arrive_whole() {
         publish_small(&writer, 1, size, false);
         let mut readers = ["reader", "observer"].map(|kind| {
             let mut reader = role::start("runs/reader", &[channel.as_str(), kind]);
-            reader.expect("reads");
+            reader.expect("1");
             reader
         });
-        std::thread::sleep(Duration::from_millis(200));
         let mut value = 1;
         for _ in 0..10 {
-            for _ in 0..10_000 {
+            for _ in 0..BURST {
                 value += 1;
                 publish_small(&writer, value, size, !value.is_multiple_of(1000));
             }
-            std::thread::sleep(Duration::from_millis(300));
+            readers.iter_mut().for_each(|reader| reader.expect(&value.to_string()));
         }
         publish_small(&writer, value + 1, 1, true);
         for reader in &mut readers {
@@ -234,7 +238,7 @@ fn batch_of_lossless_writer_wakes_the_readers_it_waits_for() {
     let _service = Service::of(&writer);
     publish_small(&writer, 1, 188, false);
     let mut reader = role::start("runs/reader", &[channel.as_str(), "reader"]);
-    reader.expect("reads");
+    reader.expect("1");
     assert!(writer.wait_for_reader(188, || true).unwrap());
     let batch = writer.batch();
     for value in 2..=4000 {
