@@ -90,40 +90,43 @@ fn measured_writer(channel: &str) {
 
 #[test]
 fn frames_stay_in_memfds_byte_for_byte() {
-    let channel = Channel::new();
-    let mut writer = role::start("objects/measured writer", &[channel.as_str()]);
-    writer.expect("published");
-    let mut process = role::start("objects/reader", &[channel.as_str()]);
-    process.expect("ready");
-    writer.expect("closed");
-    writer.wait_ok();
-    let counts = process.receive();
-    let [in_place, copied, missed, ids, descriptors] = counts
-        .split(' ')
-        .map(|count| count.parse::<u32>().unwrap())
-        .collect::<Vec<_>>()[..]
-    else {
-        panic!("{counts}");
-    };
-    // A loaded machine may let the writer's short wait for held frames end too early.
-    assert!(in_place > 450 && copied < 50, "{counts}");
-    assert_eq!(missed, 0, "{counts}");
-    assert!(
-        ids <= 8 && descriptors == ids,
-        "each object has one descriptor: {counts}"
-    );
-    let files = process.receive();
-    let (before, after) = files.split_once(") (").unwrap();
-    let counts = |text: &str| -> Vec<usize> {
-        text.trim_matches(['(', ')'])
-            .split(", ")
-            .map(|count| count.parse().unwrap())
-            .collect()
-    };
-    let (before, after) = (counts(before), counts(after));
-    assert!(after[0] <= before[0] + 8 && after[1] <= 8, "{files}");
-    process.wait_ok();
-    channel.assert_removed();
+    // A loaded machine may let the writer's short waits for held frames end too early, and then more frames are copied.
+    eventually("frames in place", || {
+        let channel = Channel::new();
+        let mut writer = role::start("objects/measured writer", &[channel.as_str()]);
+        writer.expect("published");
+        let mut process = role::start("objects/reader", &[channel.as_str()]);
+        process.expect("ready");
+        writer.expect("closed");
+        writer.wait_ok();
+        let counts = process.receive();
+        let [in_place, copied, missed, ids, descriptors] = counts
+            .split(' ')
+            .map(|count| count.parse::<u32>().unwrap())
+            .collect::<Vec<_>>()[..]
+        else {
+            panic!("{counts}");
+        };
+        println!("{counts}");
+        assert_eq!(missed, 0, "{counts}");
+        assert!(
+            ids <= 8 && descriptors == ids,
+            "each object has one descriptor: {counts}"
+        );
+        let files = process.receive();
+        let (before, after) = files.split_once(") (").unwrap();
+        let counts = |text: &str| -> Vec<usize> {
+            text.trim_matches(['(', ')'])
+                .split(", ")
+                .map(|count| count.parse().unwrap())
+                .collect()
+        };
+        let (before, after) = (counts(before), counts(after));
+        assert!(after[0] <= before[0] + 8 && after[1] <= 8, "{files}");
+        process.wait_ok();
+        channel.assert_removed();
+        in_place > 450 && copied < 50
+    });
 }
 
 #[test]

@@ -103,34 +103,34 @@ fn reader_behind_gets_its_frames_in_place() {
         (8, &["0", "0"]),
         (8, &["2", "0"]),
     ] {
-        let channel = Channel::new();
-        let mut writer = role::start("objects/lossless writer", &[channel.as_str(), &spare.to_string()]);
-        writer.expect("published");
-        let mut readers: Vec<_> = held
-            .iter()
-            .map(|held| role::start("objects/slow reader", &[channel.as_str(), held]))
-            .collect();
-        for reader in &mut readers {
-            reader.expect("attached");
-        }
-        writer.send("go");
-        writer.expect("done");
-        for reader in &mut readers {
-            let counts = reader.receive();
-            let (in_place, missed) = counts.split_once(" in place, ").unwrap();
-            assert_eq!(missed, "0 missed", "{counts}, {spare} to spare, {held:?} held");
-            println!("{counts} of {FAST_FRAMES}, {spare} to spare, {held:?} held");
-            // A loaded machine may let a short wait end too early.
-            let in_place: u64 = in_place.parse().unwrap();
-            assert!(
-                in_place >= FAST_FRAMES * 9 / 10,
-                "{counts}, {spare} to spare, {held:?} held"
-            );
-            reader.wait_ok();
-        }
-        writer.send("close");
-        writer.wait_ok();
-        channel.assert_removed();
+        // A loaded machine may let short waits end too early, and then more frames are copied.
+        eventually("frames in place", || {
+            let channel = Channel::new();
+            let mut writer = role::start("objects/lossless writer", &[channel.as_str(), &spare.to_string()]);
+            writer.expect("published");
+            let mut readers: Vec<_> = held
+                .iter()
+                .map(|held| role::start("objects/slow reader", &[channel.as_str(), held]))
+                .collect();
+            for reader in &mut readers {
+                reader.expect("attached");
+            }
+            writer.send("go");
+            writer.expect("done");
+            let mut is_in_place = true;
+            for reader in &mut readers {
+                let counts = reader.receive();
+                let (in_place, missed) = counts.split_once(" in place, ").unwrap();
+                assert_eq!(missed, "0 missed", "{counts}, {spare} to spare, {held:?} held");
+                println!("{counts} of {FAST_FRAMES}, {spare} to spare, {held:?} held");
+                is_in_place &= in_place.parse::<u64>().unwrap() >= FAST_FRAMES * 9 / 10;
+                reader.wait_ok();
+            }
+            writer.send("close");
+            writer.wait_ok();
+            channel.assert_removed();
+            is_in_place
+        });
     }
 }
 

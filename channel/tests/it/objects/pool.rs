@@ -11,13 +11,13 @@ use std::{
     },
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rsshm_channel::{Caps, Error, Object, ObjectPart, Writer, WriterOptions};
 
-use rsshm_testkit::wait_until;
+use rsshm_testkit::{PATIENCE, eventually};
 
 use crate::support::{CAPS, SIZE, descriptor, try_open_writer};
 
@@ -103,16 +103,16 @@ impl Pool {
     }
 
     pub fn try_publish(&self, writer: &Writer, value: u64) -> Result<bool, Error> {
-        let mut taken = self.take();
-        // The service may be giving a buffer back at this moment.
-        for _ in 0..200 {
-            if taken.is_none() {
-                std::thread::sleep(Duration::from_millis(1));
-                taken = self.take();
+        let began = Instant::now();
+        let taken = loop {
+            if let Some(taken) = self.take() {
+                break taken;
             }
-        }
-        let Some(taken) = taken else {
-            return Ok(false);
+            if began.elapsed() > PATIENCE {
+                return Ok(false);
+            }
+            // The service may be giving a buffer back at this moment.
+            std::thread::sleep(Duration::from_millis(1));
         };
         let (file, object) = &self.buffers[taken.index];
         // A camera writes into its buffer for as long as it likes. A reader that still used the buffer would see this.
@@ -129,9 +129,7 @@ impl Pool {
 /// Checks that at most `spare` frames are out. One more may be out for a moment, while the service gives it back.
 #[track_caller]
 pub fn assert_out(writer: &Writer, spare: u32) {
-    wait_until("upstream has its buffers", Duration::from_millis(200), || {
-        writer.objects().frames_out() <= spare
-    });
+    eventually("upstream has its buffers", || writer.objects().frames_out() <= spare);
 }
 
 /// The file that a descriptor is open on, as /proc names it.

@@ -2,10 +2,10 @@
 
 //! Frames that readers hold in superseded segments. Their buffers belong to the same camera, so they count too.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rsshm_channel::{Caps, Frame};
-use rsshm_testkit::{Channel, eventually, role, wait_until};
+use rsshm_testkit::{Channel, eventually, role};
 
 use super::{
     OTHER_CAPS, accepting, check_objects, is_object, next_frame,
@@ -93,9 +93,7 @@ fn frames_held_over_caps_changes_stop_no_lossless_writer() {
                     writer.set_caps(Caps::objects(caps)).unwrap();
                     assert!(pool.publish(&writer, value), "no buffer, with {spare} to spare");
                     // One more may be out for a moment, while the service gives it back.
-                    wait_until("the camera has its buffers", Duration::from_millis(200), || {
-                        buffers - pool.free() <= spare as usize
-                    });
+                    eventually("the camera has its buffers", || buffers - pool.free() <= spare as usize);
                 }
             }
         });

