@@ -13,7 +13,7 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use rsshm_channel::{Caps, Next, ReadLimits, Reader, Writer, layout::state};
-use rsshm_testkit::Channel;
+use rsshm_testkit::{Channel, eventually};
 
 use crate::support::{ChannelExt, SECOND, SIZE, StopOnDrop, next, publish, publish_sized, raw::RawPeer, slots};
 
@@ -36,7 +36,7 @@ fn interrupt_again_and_again(reader: &mut Reader) {
             let (interrupted, what, ended) = waiting.join().unwrap();
             assert!(interrupted, "{what}");
             let took = ended.saturating_duration_since(called);
-            if took > Duration::from_millis(50) {
+            if took > Duration::from_millis(200) {
                 slow.push(took);
             }
         });
@@ -91,29 +91,35 @@ fn longest_timeout_is_no_timeout() {
 
 #[test]
 fn interrupt_ends_wait_between_two_segments() {
-    let channel = Channel::new();
-    let writer = channel.writer(slots(4));
-    assert!(publish(&writer, 1));
-    let mut reader = channel.reader();
-    next(&mut reader, &mut Vec::new());
-    // The test marks the segment as superseded, and no other segment follows.
-    let peer = RawPeer::open(&channel);
-    peer.status().state.store(state::SUPERSEDED, Ordering::SeqCst);
-    let began = Instant::now();
-    let interrupter = reader.handle();
-    while began.elapsed() < Duration::from_millis(700) {
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap());
-            std::thread::sleep(Duration::from_millis(5));
-            let called = Instant::now();
-            interrupter.interrupt();
-            assert!(matches!(waiting.join().unwrap(), Next::Interrupted));
-            assert!(called.elapsed() < Duration::from_millis(900));
-        });
-        interrupter.resume();
-    }
-    let lost = reader.next(&mut Vec::new(), ReadLimits::default(), Some(3 * SECOND));
-    assert!(matches!(lost, Ok(Next::Lost)), "{lost:?}");
+    // The reader gives the channel up after a second. If other programs delay the test for so long, the test repeats this.
+    eventually("each wait is interrupted", || {
+        let channel = Channel::new();
+        let writer = channel.writer(slots(4));
+        assert!(publish(&writer, 1));
+        let mut reader = channel.reader();
+        next(&mut reader, &mut Vec::new());
+        // The test marks the segment as superseded, and no other segment follows.
+        let peer = RawPeer::open(&channel);
+        peer.status().state.store(state::SUPERSEDED, Ordering::SeqCst);
+        let began = Instant::now();
+        let interrupter = reader.handle();
+        while began.elapsed() < Duration::from_millis(700) {
+            let ended = std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap());
+                std::thread::sleep(Duration::from_millis(5));
+                interrupter.interrupt();
+                waiting.join().unwrap()
+            });
+            interrupter.resume();
+            if matches!(ended, Next::Lost) && began.elapsed() >= SECOND {
+                return false;
+            }
+            assert!(matches!(ended, Next::Interrupted), "{ended:?}");
+        }
+        let lost = reader.next(&mut Vec::new(), ReadLimits::default(), Some(3 * SECOND));
+        assert!(matches!(lost, Ok(Next::Lost)), "{lost:?}");
+        true
+    });
 }
 
 /// Another peer increments the futex word and publishes nothing. The reader uses little processor time meanwhile, and
