@@ -541,6 +541,8 @@ fn read_in_order(reader: &mut Reader, max_behind: u32, pause: Duration, stop: &A
     let mut copy = Vec::new();
     let (mut last, mut events) = (1, 0);
     loop {
+        // The flag is loaded first, because the last frame may come after a time-out and before the flag.
+        let is_over = stop.load(Ordering::Relaxed);
         let timeout = Some(Duration::from_millis(50));
         let value = match reader.next(&mut copy, behind(max_behind), timeout).unwrap() {
             Next::Frame(frame) => {
@@ -552,7 +554,7 @@ fn read_in_order(reader: &mut Reader, max_behind: u32, pause: Duration, stop: &A
                 String::from_utf8(event.bytes).unwrap().parse().unwrap()
             }
             Next::EndOfStream => continue,
-            Next::TimedOut if stop.load(Ordering::Relaxed) => break,
+            Next::TimedOut if is_over => break,
             Next::TimedOut => continue,
             other => panic!("{other:?}"),
         };

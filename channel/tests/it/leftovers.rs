@@ -4,13 +4,13 @@
 
 use std::{
     fs,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use rsshm_channel::{Error, Leftover, Observer, Writer, WriterOptions};
 use rsshm_testkit::{
-    Channel, need_root,
+    Channel, PATIENCE, need_root,
     privileges::{NOBODY, ProgramForAll},
     role::{self, Role, say},
 };
@@ -97,25 +97,26 @@ fn another_user_removes_nothing() {
 fn removal_never_takes_a_living_channel() {
     let channel = Channel::new();
     let is_over = AtomicBool::new(false);
+    let [removed, kept] = [0; 2].map(AtomicU32::new);
     std::thread::scope(|scope| {
-        let remover = scope.spawn(|| {
-            let mut counts = [0_u32; 2];
-            // Relaxed, because the flag orders nothing else.
+        scope.spawn(|| {
+            // Relaxed, because the flag and the counts order nothing else.
             while !is_over.load(Ordering::Relaxed) {
                 match Leftover::remove(&channel) {
-                    Ok(Leftover::Removable) => counts[0] += 1,
-                    Ok(Leftover::HasWriter) => counts[1] += 1,
-                    _ => {}
-                }
+                    Ok(Leftover::Removable) => removed.fetch_add(1, Ordering::Relaxed),
+                    Ok(Leftover::HasWriter) => kept.fetch_add(1, Ordering::Relaxed),
+                    _ => 0,
+                };
             }
-            counts
         });
         let _stop = StopOnDrop(&is_over);
-        let until = Instant::now() + Duration::from_secs(2);
+        let began = Instant::now();
         for round in 0.. {
-            if Instant::now() > until {
+            let has_both = [&removed, &kept].iter().all(|count| count.load(Ordering::Relaxed) > 0);
+            if has_both && began.elapsed() > Duration::from_secs(2) {
                 break;
             }
+            assert!(began.elapsed() < PATIENCE, "{removed:?} {kept:?}");
             if round % 4 == 0 {
                 let mut killed = role::start("inspection/writer", &[channel.as_str()]);
                 killed.expect("published");
@@ -130,8 +131,5 @@ fn removal_never_takes_a_living_channel() {
                 assert!(Observer::open(&channel).unwrap().is_some(), "round {round}");
             }
         }
-        is_over.store(true, Ordering::Relaxed);
-        let [removed, kept] = remover.join().unwrap();
-        assert!(removed > 0 && kept > 0, "{removed} {kept}");
     });
 }
