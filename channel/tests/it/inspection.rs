@@ -16,10 +16,9 @@ use rsshm_channel::{
     monotonic_ns, possible_channels, segment_version,
 };
 use rsshm_testkit::{
-    Channel, Process, need_root,
+    Channel, Process, eventually, need_root,
     privileges::{NOBODY, ProgramForAll},
     role::{self, Role, listen, say},
-    wait_until,
 };
 
 use crate::support::{
@@ -339,7 +338,7 @@ fn another_user_sees_what_the_mode_allows() {
     other.expect("true");
     other.expect("true");
     fs::set_permissions(channel.segment(), fs::Permissions::from_mode(0o600)).unwrap();
-    wait_until("denied", SECOND, || {
+    eventually("denied", || {
         let mut other = look();
         let first = other.receive();
         other.expect("true");
@@ -370,9 +369,9 @@ fn released_slots_do_not_count_as_committed() {
     };
     assert_eq!((committed(), writer.stats().slots), (8, 8));
     let _service = Service::of(&writer);
-    wait_until("slots are released", 20 * SECOND, || {
+    eventually("slots are released", || {
         assert!(publish_sized(&writer, 2, SMALL));
         writer.stats().slots < 8
     });
-    wait_until("the file shows it", SECOND, || committed() == writer.stats().slots);
+    eventually("the file shows it", || committed() == writer.stats().slots);
 }

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use rsshm_channel::{Error, Next, ReadLimits, Writer, WriterOptions};
-use rsshm_testkit::{Channel, wait_until};
+use rsshm_testkit::{Channel, eventually};
 
 use crate::support::{
     ChannelExt, SECOND, Service, behind, check, is_in_place, next, next_within, poll, publish, slots,
@@ -82,13 +82,13 @@ fn writer_reports_readers_that_attach_and_leave() {
     let (mut one, mut two) = (channel.reader(), channel.reader());
     next(&mut one, &mut copy);
     next(&mut two, &mut copy);
-    wait_until("both are there", SECOND, || service.seen().reader_count == 2);
+    eventually("both are there", || service.seen().reader_count == 2);
     let frame = {
         publish(&writer, 2);
         next(&mut one, &mut copy)
     };
     drop(one);
-    wait_until("one is gone", SECOND, || service.seen().reader_count == 1);
+    eventually("one is gone", || service.seen().reader_count == 1);
     assert_eq!(service.seen().connected, [0, 1]);
     assert_eq!(service.seen().disconnected, [0]);
     check(&frame, &copy, 2);

@@ -19,10 +19,9 @@ use rsshm_channel::{
     Directory, Error, Next, ReadLimits, ReaderOptions, Writer, WriterOptions, layout::FIRST_READER_BYTE,
 };
 use rsshm_testkit::{
-    Channel, need_root,
+    Channel, eventually, need_root,
     privileges::{NOBODY, become_user},
     role::{self, Role, listen, say},
-    wait_until,
 };
 
 use crate::support::{
@@ -195,7 +194,7 @@ fn other_users_observe_with_0644() {
     let (mut own, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut own, &mut copy), &copy, 1);
     assert!(!own.is_observer());
-    wait_until("counted", SECOND, || service.seen().reader_count == 1);
+    eventually("counted", || service.seen().reader_count == 1);
     reader.send("go on");
     assert!(publish(&writer, 2));
     reader.expect("observer true");
