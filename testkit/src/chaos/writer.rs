@@ -413,11 +413,16 @@ impl WriterPlayer {
             self.set_fixed_size();
             self.publish_frame();
         }
-        // After this time, the service has noticed the dead readers and has released the old segments.
+        // After this time, the service has noticed the dead readers and has released the old segments. On a busy machine,
+        // it needs longer.
         std::thread::sleep(on_this_machine(Duration::from_millis(600)));
-        let missing: usize = self.former_cameras.iter().map(Camera::missing).sum();
-        if missing > 0 {
-            self.context.found_other(&format!("{missing} buffers are lost"));
+        let missing = || -> usize { self.former_cameras.iter().map(Camera::missing).sum() };
+        let ends = Instant::now() + on_this_machine(COUNTING_TIME);
+        while missing() > 0 && Instant::now() < ends {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if missing() > 0 {
+            self.context.found_other(&format!("{} buffers are lost", missing()));
         }
         // Frames of one size never share a slot, so each claim shows another slot.
         let size = match self.size {
@@ -432,7 +437,6 @@ impl WriterPlayer {
         // The simulated upstream element may have kept the slot of this frame.
         self.kept.clear();
         let mut used = HashSet::new();
-        let ends = Instant::now() + on_this_machine(COUNTING_TIME);
         // The second round begins with other frames in the history, so that each slot is claimed in one of the rounds. More
         // rounds follow while a dead reader that the service has not noticed yet keeps a lossless writer waiting.
         for round in 0.. {
