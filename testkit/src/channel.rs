@@ -3,13 +3,17 @@
 //! A channel that belongs to one test.
 
 use std::{
+    collections::HashMap,
     fmt,
     ops::Deref,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use rsshm_channel::ChannelName;
+use nix::unistd::Pid;
+use rsshm_channel::{ChannelName, ObservedReader, Observer, layout::reader_state};
+
+use crate::eventually;
 
 /// A unique channel name. Dropping the value removes the channel's files. The files are therefore removed even if the
 /// test fails.
@@ -50,6 +54,45 @@ impl Channel {
     /// Whether the segment and the lock file exist.
     pub fn exists(&self) -> bool {
         self.files().iter().all(|file| file.exists())
+    }
+
+    /// How many frames this process has published, as the segment of the channel says. `None` if the segment belongs to
+    /// another process.
+    pub fn frames_of(&self, writer: Pid) -> Option<u64> {
+        let observer = self.observe(writer)?;
+        Some((observer.head() + 1).saturating_sub(observer.header().first_seq))
+    }
+
+    /// Waits until this process has published a frame.
+    #[track_caller]
+    pub fn wait_for_frame_of(&self, writer: Pid) {
+        eventually("the writer publishes a frame", || {
+            self.frames_of(writer).is_some_and(|frames| frames > 0)
+        });
+    }
+
+    /// Waits until this many readers have taken frames of this process.
+    #[track_caller]
+    pub fn wait_for_readers_of(&self, writer: Pid, count: usize) {
+        let mut starts = HashMap::new();
+        eventually(&format!("{count} readers take frames"), || {
+            let Some(observer) = self.observe(writer) else {
+                return false;
+            };
+            let readers = observer.readers();
+            let attached = readers.iter().filter(|reader| reader.state == reader_state::ATTACHED);
+            let mut takes = |reader: &ObservedReader| {
+                let start = *starts.entry((reader.entry, reader.pid)).or_insert(reader.cursor);
+                reader.cursor > start
+            };
+            attached.filter(|reader| takes(reader)).count() >= count
+        });
+    }
+
+    /// An observer of the segment of this process.
+    fn observe(&self, writer: Pid) -> Option<Observer> {
+        let observer = Observer::open(self).ok().flatten()?;
+        (observer.header().writer_pid as i32 == writer.as_raw()).then_some(observer)
     }
 
     /// Removes the segment, the lock file and the socket, if they exist.

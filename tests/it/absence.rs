@@ -63,15 +63,17 @@ fn gap_events_fill_time_without_writer() {
     writer.kill();
     eventually("ten gaps", || fillings(&reader).len() >= 10);
     let last = reader.last_frame().unwrap();
+    let running_time = || reader.pipeline.current_running_time().unwrap().nseconds();
+    let before = running_time();
     let fillings_before = fillings(&reader);
     assert_gapless(
         &fillings_before,
         (last.pts.unwrap() + last.duration.unwrap()).nseconds(),
     );
     // Gaps reach the time of a frame that would arrive now, and no further. They come at a bounded rate.
-    let now = reader.pipeline.current_running_time().unwrap().nseconds();
+    let after = running_time();
     let end = fillings_before[fillings_before.len() - 1].1;
-    assert!(end <= now && now - end < 1_000_000_000, "{end} {now}");
+    assert!(end <= after && end + 1_000_000_000 > before, "{before} {end} {after}");
     assert!(
         fillings_before[1..]
             .iter()
@@ -182,6 +184,7 @@ fn keyframe_of_slower_writer_is_kept() {
     reader.wait_for_frames(10);
     writer.kill();
     eventually("gaps", || fillings(&reader).len() >= 5);
+    let missed = reader.stat("frames-missed");
     reader.clear();
     // This encoder looks a second ahead, so its first frames are from before the last gap.
     let slow = "x264enc speed-preset=ultrafast rc-lookahead=30 sync-lookahead=0 mb-tree=true ! h264parse";
@@ -189,7 +192,12 @@ fn keyframe_of_slower_writer_is_kept() {
     reader.wait_for_frames(20);
     let frames = reader.frames();
     assert!(frames[0].is_discont() && !frames[0].flags.contains(gst::BufferFlags::DELTA_UNIT));
-    assert!(frames[1..].iter().all(|frame| !frame.is_discont()));
+    // A frame behind missed ones has the flag too.
+    let discontinuities = frames[1..].iter().filter(|frame| frame.is_discont()).count() as u64;
+    assert!(
+        discontinuities <= reader.stat("frames-missed") - missed,
+        "{discontinuities}"
+    );
     let times: Vec<_> = frames.iter().map(|frame| frame.pts).collect();
     assert!(times.is_sorted(), "{times:?}");
 }
@@ -276,15 +284,27 @@ impl Recording {
             .split_whitespace(),
         );
         let recorder = Process::start(recorder);
-        sleep(Duration::from_millis(1500));
-        Self {
+        let recording = Self {
             sound,
             picture,
             recorder,
             directory,
             channels,
             sources,
-        }
+        };
+        recording.wait_until_recorded();
+        eventually("the file has data", || {
+            std::fs::metadata(&file).is_ok_and(|file| file.len() > 0)
+        });
+        sleep(Duration::from_secs(1));
+        recording
+    }
+
+    /// Waits until the recorder takes the frames of both writers.
+    #[track_caller]
+    fn wait_until_recorded(&self) {
+        self.channels.0.wait_for_readers_of(self.sound.pid(), 1);
+        self.channels.1.wait_for_readers_of(self.picture.pid(), 1);
     }
 
     /// The seconds of sound and of picture in the file.
@@ -332,7 +352,7 @@ fn living_stream_is_recorded_whole_when_compressed_one_dies() {
         sleep(DEAD);
         let (sound, picture) = recording.end();
         let (alive, dead) = if sound_dies { (picture, sound) } else { (sound, picture) };
-        assert!(alive > 3.0 && dead < 2.6, "{sound_dies}: {alive} {dead}");
+        assert!(alive - dead > 2.0, "{sound_dies}: {alive} {dead}");
     }
 }
 
@@ -351,6 +371,7 @@ fn writers_that_return_are_recorded_again() {
         "{} ! rsshmsink name={}",
         recording.sources.1, recording.channels.1
     ));
+    recording.wait_until_recorded();
     sleep(Duration::from_millis(1500));
     let (sound, picture) = recording.end();
     assert!(sound > 3.0 && picture > 3.0, "{sound} {picture}");
