@@ -11,7 +11,7 @@ use std::{
 use gst::prelude::*;
 use rsshm_testkit::{
     Channel, eventually,
-    gst::{Pipeline, init, launch, live_writer},
+    gst::{CAPS, Pipeline, init, launch},
     on_this_machine,
 };
 
@@ -65,19 +65,30 @@ fn assert_player_shows_new_writer(factory: &str, (source, sink_property): Source
         .unwrap();
     let player = Pipeline::from(player.downcast::<gst::Pipeline>().unwrap());
     player.play();
-    // The frames of both writers are displayed for two seconds, and those of the first for longer than the limit below.
+    // The frames of the first writer are displayed for longer than the limit below.
     let show = |frames| eventually("frames are displayed", || shown.lock().unwrap().len() >= frames);
-    show(60);
+    show(90);
     writer.kill();
+    let killed = Instant::now();
     let before = shown.lock().unwrap().len();
     let mut writer = start_writer(next_source);
+    channel.wait_for_frame_of(writer.pid());
+    let published = Instant::now();
     show(before + 60);
     drop(player);
     writer.interrupt();
     let shown = shown.lock().unwrap();
-    let pauses = shown.windows(2).map(|pair| pair[1] - pair[0]);
+    // The time without a writer does not count.
+    let pauses = shown.windows(2).map(|pair| {
+        let begin = if pair[1] > killed {
+            pair[0].max(published)
+        } else {
+            pair[0]
+        };
+        pair[1].saturating_duration_since(begin)
+    });
     assert!(
-        pauses.clone().max() < Some(on_this_machine(Duration::from_millis(1500))),
+        pauses.clone().max() < Some(on_this_machine(Duration::from_millis(2500))),
         "{factory}: {:?}",
         pauses.max()
     );
@@ -144,9 +155,14 @@ fn recordings_continue_with_new_writer() {
     ]
     .map(|end| launch(&format!("-e rsshmsrc name={channel} ! {encoder} ! {end}")));
     for _ in 0..2 {
-        let mut writer = live_writer(&channel);
+        let mut writer = launch(&format!(
+            "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel} lossless=true"
+        ));
+        channel.wait_for_readers_of(writer.pid(), recorders.len());
         // The frames of both writers are recorded for two seconds.
-        std::thread::sleep(on_this_machine(Duration::from_millis(2000)));
+        let frames = || channel.frames_of(writer.pid()).unwrap();
+        let before = frames();
+        eventually("frames are recorded", || frames() >= before + 60);
         writer.kill();
     }
     for recorder in &mut recorders {
