@@ -16,7 +16,7 @@ use rsshm_testkit::{
     },
     process::fork_sleeper,
     role::{Role, say},
-    shm, wait_until,
+    shm,
 };
 
 const FORKING_WRITER: &str = "faults/forking-writer";
@@ -31,7 +31,7 @@ const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=10/1";
 #[track_caller]
 fn assert_files_are_restored(remove: [bool; 2]) {
     let channel = Channel::new();
-    let writer = writer(&channel, "is-live=true num-buffers=60", CAPS, "");
+    let writer = writer(&channel, "is-live=true", CAPS, "lossless=true");
     let mut old = reader(&channel, "", 2);
     writer.play();
     eventually("frames flow", || has_frames(&old));
@@ -43,16 +43,16 @@ fn assert_files_are_restored(remove: [bool; 2]) {
     {
         std::fs::remove_file(file).unwrap();
     }
-    // The restoration of the files usually takes a second.
-    wait_until("the files are restored", Duration::from_secs(3), || channel.exists());
+    eventually("the files are restored", || channel.exists());
     let mut new = reader(&channel, "", 2);
     eventually("both readers are counted", || writer.num_clients() == 2);
-    assert!(has_frames(&old));
-    writer.wait_eos();
+    eventually("both readers have frames", || has_frames(&old) && has_frames(&new));
+    writer.end();
+    let last = writer.stat("rsshmsink", "frames-published") - 1;
     for reader in [&mut old, &mut new] {
         let found = summary(reader);
         found.assert_exact();
-        assert!(found.missed == 0 && found.last == 59, "{found:?}");
+        assert!(found.missed == 0 && found.last == last, "{last} {found:?}");
     }
     assert_eq!(writer.stat("rsshmsink", "frames-dropped"), 0);
     drop(writer);
@@ -83,9 +83,7 @@ fn sink_restores_lock_file_before_first_frame() {
     writer.pipeline.play();
     eventually("the sink has started", || lock_file.exists());
     std::fs::remove_file(&lock_file).unwrap();
-    wait_until("the lock file is restored", Duration::from_secs(3), || {
-        lock_file.exists()
-    });
+    eventually("the lock file is restored", || lock_file.exists());
     drop(writer);
     channel.assert_removed();
 }
@@ -150,11 +148,9 @@ fn orphan_of_reader_holds_no_entry() {
     writer.play();
     let mut reader = Process::start(role_command(FORKING_READER, &[channel.as_str()]));
     let orphan = Orphan(child_of(&reader));
-    assert_eq!(writer.num_clients(), 1);
+    eventually("the reader is counted", || writer.num_clients() == 1);
     reader.kill();
-    wait_until("the reader is no longer counted", Duration::from_secs(2), || {
-        writer.num_clients() == 0
-    });
+    eventually("the reader is no longer counted", || writer.num_clients() == 0);
     assert_eq!(kill(orphan.0, None), Ok(()), "the child has died");
 }
 
@@ -188,16 +184,14 @@ fn writer_takes_over_and_leaves_no_staging_file() {
     for _ in 0..3 {
         let mut writer = launch(&pipeline);
         pids.push(writer.pid());
-        eventually("the writer has started", || channel.exists());
         // The writer is killed while frames flow.
-        std::thread::sleep(Duration::from_millis(300));
+        channel.wait_for_frame_of(writer.pid());
         writer.kill();
         assert!(channel.exists(), "the next writer needs the files of the killed one");
     }
     let mut writer = launch(&pipeline);
     pids.push(writer.pid());
-    // A writer takes over in less than this time.
-    std::thread::sleep(Duration::from_millis(700));
+    channel.wait_for_frame_of(writer.pid());
     assert!(writer.is_running() && reader.is_running());
     writer.interrupt();
     channel.assert_removed();
