@@ -119,6 +119,21 @@ fn reader(channel: &Channel, options: &str) -> Process {
     ))
 }
 
+/// A reader whose start needs no more processor time.
+#[track_caller]
+fn started_reader(channel: &Channel, options: &str) -> Process {
+    let mut process = reader(channel, options);
+    eventually("the reader has started", || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", process.pid()));
+        let before = cpu_time(&process);
+        std::thread::sleep(Duration::from_millis(100));
+        // The source and the queue have threads of their own.
+        let is_started = threads.is_ok_and(|threads| threads.count() >= 3);
+        !process.is_running() || is_started && cpu_time(&process) - before <= Duration::from_millis(30)
+    });
+    process
+}
+
 /// The duration of an attack.
 fn attack_time() -> Duration {
     let seconds = std::env::var("RSSHM_TEST_SECONDS").ok();
@@ -130,12 +145,12 @@ fn attack_time() -> Duration {
 /// No process may use much processor time, and the writer must not end.
 #[track_caller]
 fn attack_once(channel: &Channel, attack: Attack, writer: &mut Process, readers: &mut [Process; 3]) -> usize {
-    let time = Duration::from_millis(500);
+    let began = Instant::now();
     let before: Vec<Duration> = readers.iter().chain([&*writer]).map(cpu_time).collect();
-    write_garbage(channel, time, attack);
+    write_garbage(channel, Duration::from_millis(500), attack);
     assert!(writer.is_running(), "{}", writer.output());
     let assert_idle = |process: &Process, before: Duration| {
-        let spent = cpu_time(process) - before;
+        let (spent, time) = (cpu_time(process) - before, began.elapsed());
         assert!(spent < time.mul_f64(0.6), "{spent:?} in {time:?}: {}", process.output());
     };
     assert_idle(writer, before[readers.len()]);
@@ -156,7 +171,7 @@ fn attack_once(channel: &Channel, attack: Attack, writer: &mut Process, readers:
             "{status}: {output}"
         );
         ended += 1;
-        *process = reader(channel, options);
+        *process = started_reader(channel, options);
     }
     ended
 }
@@ -169,9 +184,9 @@ fn assert_survives(attack: Attack) {
          ! rsshmsink name={channel} max-slots=12 navigation=true"
     ));
     eventually("the channel exists", || channel.exists());
-    let mut readers = READERS.map(|options| reader(&channel, options));
-    // After this time, all readers are connected.
-    std::thread::sleep(Duration::from_millis(500));
+    let mut readers = READERS.map(|options| started_reader(&channel, options));
+    // The last reader observes, so it has no entry.
+    channel.wait_for_readers_of(writer.pid(), READERS.len() - 1);
     let until = Instant::now() + attack_time();
     let mut ended = 0;
     while Instant::now() < until {
