@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use rsshm_testkit::{PATIENCE, Process, need_root, shm, wait_until};
 use serde_json::Value;
 
-use crate::support::{Channel, Run, Running, rsshm, run};
+use crate::support::{Channel, Run, Running, rsshm, run, waits_for_ctrl_c};
 
 /// The names in backticks in the row of docs/CLI.md that begins with `row`.
 fn documented(row: &str) -> BTreeSet<String> {
@@ -238,13 +238,7 @@ fn every_command_that_goes_on_ends_with_ctrl_c() {
     };
     let mut running: Vec<_> = commands.iter().map(start).collect();
     wait_until("all commands run", PATIENCE, || {
-        let blocks = |running: &Running| {
-            let status = fs::read_to_string(format!("/proc/{}/status", running.0.id())).unwrap();
-            // The program blocks SIGINT for a thread that waits for it.
-            let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
-            u64::from_str_radix(blocked.trim(), 16).unwrap() >> (Signal::SIGINT as u64 - 1) & 1 == 1
-        };
-        running.iter().all(blocks) && published.exists()
+        running.iter().all(|running| waits_for_ctrl_c(running.0.id())) && published.exists()
     });
     for (running, arguments) in running.iter_mut().zip(&commands) {
         let pid = nix::unistd::Pid::from_raw(running.0.id() as i32);

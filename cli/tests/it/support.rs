@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::signal::Signal;
 use rsshm_channel::{
     Caps, ChannelName, FrameDescriptor, NewEvent, Next, ReadLimits, Reader, ReaderOptions, ServiceThread, Writer,
     WriterOptions, metadata::RegionOfInterest, monotonic_ns,
@@ -368,6 +369,13 @@ pub fn run_as(user: u32, arguments: &str) -> Run {
     let mut command = rsshm(arguments);
     command.uid(user).gid(user).current_dir("/");
     Run::of(command)
+}
+
+/// Whether a command blocks SIGINT, for a thread that waits for it. The command then ends with Ctrl-C in its own way.
+pub fn waits_for_ctrl_c(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+    u64::from_str_radix(blocked.trim(), 16).unwrap() >> (Signal::SIGINT as u64 - 1) & 1 == 1
 }
 
 /// The bytes of all files with the name of the channel, which observers must not change.
