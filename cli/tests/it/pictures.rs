@@ -4,8 +4,10 @@
 
 use std::{
     fs,
+    io::Read,
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use image::RgbImage;
@@ -168,6 +170,7 @@ fn snapshot_goes_to_stdout_and_is_numbered() {
     let frames: Vec<_> = output.stdout.chunks(SIZE).map(|frame| frame[0]).collect();
     assert!(frames[0] != frames[1] && frames[1] != frames[2], "{frames:?}");
     let file = directory.file("%02d.png");
+    let started = Instant::now();
     let report = run(&format!("snapshot {name} -o {file} -n 2 --every 100ms --json"))
         .expect(0)
         .stdout;
@@ -177,7 +180,8 @@ fn snapshot_goes_to_stdout_and_is_numbered() {
         let report: serde_json::Value = serde_json::from_str(report.lines().nth(index).unwrap()).unwrap();
         report["seq"].as_u64().unwrap()
     });
-    assert!(second >= first + 2, "100 ms have several frames: {first} {second}");
+    assert!(second > first, "{first} {second}");
+    assert!(started.elapsed() >= Duration::from_millis(100));
 }
 
 #[test]
@@ -222,19 +226,16 @@ fn cat_ends_with_its_pipe_and_refuses_other_formats() {
     let mut command = rsshm(&format!("cat {name}"));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut cat = Running::start(command);
-    wait_until("attached", PATIENCE, || {
-        run(&format!("list {name} --json")).json()[0]["reader_count"] == 1
-    });
-    drop(cat.0.stdout.take());
+    let mut stdout = cat.0.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; SIZE]).unwrap();
+    drop(stdout);
     writer.send("");
     writer.expect("2");
     assert_eq!(cat.wait(), Some(0));
     assert_eq!(std::io::read_to_string(cat.0.stderr.take().unwrap()).unwrap(), "");
 
     let mut cat = Process::start(rsshm(&format!("cat {name}")));
-    wait_until("attached", PATIENCE, || {
-        run(&format!("list {name} --json")).json()[0]["reader_count"] == 1
-    });
+    wait_until("a frame", PATIENCE, || cat.output().len() >= SIZE);
     writer.send("caps");
     writer.expect("3");
     assert!(cat.wait_error().contains("its format changed from"));

@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -178,12 +178,9 @@ fn picture_becomes_a_channel() {
     );
 
     // Ctrl-C ends the stream for readers, and leaves no files.
-    let mut command = rsshm(&format!("cat {}", channel.0));
-    command.stdout(Stdio::null());
-    let mut cat = Running::start(command);
-    wait_until("attached", PATIENCE, || {
-        run(&format!("list {} --json", channel.0)).json()[0]["reader_count"] == 1
-    });
+    let output = TestFile::new(&channel, "out");
+    let mut cat = Running::start(with_files(&format!("cat {}", channel.0), None, &output));
+    wait_until("a frame", PATIENCE, || !output.bytes().is_empty());
     publishing.signal(Signal::SIGINT);
     assert_eq!(publishing.wait().code(), Some(130));
     channel.assert_removed();
