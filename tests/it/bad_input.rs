@@ -96,10 +96,7 @@ fn second_writer_is_refused_after_two_seconds() {
     // The other writer may have been killed, and a killed process needs some time to exit. The sink therefore waits two
     // seconds before it fails.
     let waited = started.elapsed();
-    assert!(
-        (Duration::from_millis(1900)..Duration::from_secs(6)).contains(&waited),
-        "{waited:?}"
-    );
+    assert!(waited >= Duration::from_millis(1900), "{waited:?}");
     drop(second);
     assert!(first.is_running() && channel.exists());
     first.interrupt();

@@ -2,16 +2,12 @@
 
 //! Channels as devices, for programs that let the user choose a camera.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gst::prelude::*;
 use rsshm_testkit::{
     Channel, Process, eventually,
     gst::{CAPS, Pipeline, command, init, launch},
-    wait_until,
 };
 
 /// A device monitor of an application. Only one exists at a time, because all monitors of a process share one provider.
@@ -47,9 +43,7 @@ impl Monitor {
 
     #[track_caller]
     fn wait_until_gone(&self, channel: &Channel) {
-        wait_until("the channel is no longer listed", Duration::from_secs(5), || {
-            self.find(channel).is_none()
-        });
+        eventually("the channel is no longer listed", || self.find(channel).is_none());
     }
 }
 
@@ -186,9 +180,7 @@ fn stopped_monitor_leaves_no_thread() {
     for _ in 0..20 {
         eventually("the thread runs", || provider_threads() == 1);
         monitor.monitor.stop();
-        wait_until("the thread has ended", Duration::from_secs(1), || {
-            provider_threads() == 0
-        });
+        eventually("the thread has ended", || provider_threads() == 0);
         monitor.monitor.start().unwrap();
     }
 }

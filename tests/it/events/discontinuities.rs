@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use gst::{EventType, event, prelude::*};
 use rsshm_testkit::{
-    Channel, eventually,
+    Channel, PATIENCE, eventually,
     gst::{
         CAPS, Pipeline, SinkHarness, SourceRecorder,
         newer::{MISSING_DATA, gap_flags, with_gap_flags},
     },
-    on_this_machine, timed, wait_until,
+    on_this_machine, timed,
 };
 
 #[test]
@@ -27,9 +27,7 @@ fn gap_keeps_time_in_later_reader() {
         .duration(40 * gst::ClockTime::MSECOND)
         .build();
     writer.send(with_gap_flags(gap, MISSING_DATA));
-    wait_until("the gap arrives", Duration::from_secs(1), || {
-        !reader.events(EventType::Gap).is_empty()
-    });
+    eventually("the gap arrives", || !reader.events(EventType::Gap).is_empty());
     let gap = reader.events(EventType::Gap).remove(0);
     let gst::EventView::Gap(gap) = gap.view() else {
         panic!("{gap:?}");
@@ -66,7 +64,7 @@ fn reader_waiting_for_gap_stops_promptly() {
             reader.pipeline.set_state(gst::State::Null)
         });
         result.unwrap();
-        assert!(time < on_this_machine(Duration::from_secs(1)), "{time:?}");
+        assert!(time < on_this_machine(PATIENCE), "{time:?}");
     }
 }
 
@@ -87,7 +85,13 @@ fn writer_seek_causes_discont_without_flush() {
     let frames = reader.frames();
     let times: Vec<_> = frames.iter().map(|frame| frame.pts.unwrap()).collect();
     assert!(times.is_sorted(), "{times:?}");
-    assert_eq!(discont_offsets(&reader), [3000]);
+    // A reader that is late misses frames.
+    let first = frames.iter().position(|frame| frame.offset >= 3000).unwrap();
+    assert!(frames[first].is_discont());
+    for pair in frames.windows(2) {
+        let is_next = pair[1].offset == pair[0].offset + 1;
+        assert!(!is_next || !pair[1].is_discont(), "{}", pair[1].offset);
+    }
     let age = reader.pipeline.current_running_time().unwrap() - *times.last().unwrap();
     assert!(age < gst::ClockTime::SECOND, "{age}");
 }
@@ -104,7 +108,7 @@ fn discont_offsets(reader: &SourceRecorder) -> Vec<u64> {
 #[test]
 fn first_frame_after_flush_is_discont() {
     let channel = Channel::new();
-    let writer = SinkHarness::live(&channel, "");
+    let writer = SinkHarness::live(&channel, "lossless=true");
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
     writer.settle(&reader);

@@ -11,7 +11,7 @@ use gst::{EventType, prelude::*};
 use rsshm_testkit::{
     Channel, Process, eventually,
     gst::{CAPS, SinkHarness, SourceRecorder, command, custom_event, init},
-    skip, wait_until,
+    skip,
 };
 
 use super::{only, sticky, title, titles};
@@ -72,7 +72,7 @@ fn event_without_next_frame_arrives_at_once() {
     writer.send(title("now"));
     writer.send(sticky("app/state", 7));
     writer.send(custom_event("app", 1));
-    wait_until("the events arrive", Duration::from_secs(1), || {
+    eventually("the events arrive", || {
         reader.words().last().is_some_and(|word| word == "app 1")
     });
     assert_eq!(titles(&reader), ["now"]);
