@@ -65,7 +65,7 @@ fn demo_without_a_terminal_ends_by_itself() {
     let channel = Channel::new();
     let mut demo = demo(&channel);
     // An emulated program that has not started yet does not notice the SIGINT at the end.
-    let seconds = on_this_machine(Duration::from_secs(3)).as_secs();
+    let seconds = on_this_machine(Duration::from_secs(6)).as_secs();
     demo.env("RUN_SECONDS", seconds.to_string());
     let output = Process::start(demo).wait_ok();
     assert!(
