@@ -17,7 +17,7 @@ use rsshm_testkit::{
 /// time even on a busy machine.
 const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=5/1";
 
-/// Publishes this many more frames, and ends the stream. Returns the seq of the last frame.
+/// Publishes this many more frames, and ends the stream. Returns the index of the last frame.
 #[track_caller]
 fn publish_and_end(writer: &Pipeline, more: u64) -> u64 {
     let published = || writer.stat("rsshmsink", "frames-published");
