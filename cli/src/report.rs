@@ -266,6 +266,8 @@ impl Report {
             (true, _) => State::Closed,
             (false, false) => State::NoWriter,
         };
+        // The oldest frame is described first. A fast writer may otherwise have overwritten the newest one meanwhile.
+        let oldest = observer.describe(header.first_seq.max(1));
         let newest = observer.describe_newest();
         // The newest frame may have come after the status was read.
         let head = newest.map_or(status.head, |(seq, _)| seq);
@@ -302,7 +304,7 @@ impl Report {
             width: summary.width,
             height: summary.height,
             framerate: summary.framerate.clone(),
-            measured_fps: measured_fps(observer, newest),
+            measured_fps: measured_fps(oldest, newest),
             jitter_ns: jitter_ns(observer, head),
             head: Some(head),
             newest_age_ns: newest_pts.map(|pts| now.saturating_sub(pts)),
@@ -413,10 +415,9 @@ fn objects(observer: &Observer, head: u64) -> Vec<Object> {
     objects
 }
 
-/// The rate of the frames that are still in the segment. Their timestamps say it without a wait.
-fn measured_fps(observer: &Observer, newest: Option<(u64, FrameDescriptor)>) -> Option<f64> {
-    let (last, newest) = newest?;
-    let (first, oldest) = observer.describe(observer.header().first_seq.max(1))?;
+/// The rate of the frames from the oldest one in the segment to the newest one. Their timestamps say it without a wait.
+fn measured_fps(oldest: Option<(u64, FrameDescriptor)>, newest: Option<(u64, FrameDescriptor)>) -> Option<f64> {
+    let ((first, oldest), (last, newest)) = (oldest?, newest?);
     let is_timed = newest.pts != TIME_NONE && oldest.pts != TIME_NONE && newest.pts > oldest.pts && last > first;
     is_timed.then(|| (last - first) as f64 * 1e9 / (newest.pts - oldest.pts) as f64)
 }
