@@ -45,7 +45,7 @@ const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(2);
 const MAX_LOSSLESS_PUBLISH_PAUSE: Duration = Duration::from_secs(4);
 /// The longest time that a writer which is not lossless may take to claim a slot and publish. These calls are much
 /// faster, even on a busy machine.
-const MAX_STALL: Duration = Duration::from_secs(5);
+const MAX_STALL: Duration = Duration::from_secs(2);
 /// The longest time that a process may take to end after the run has asked it to end.
 const ENDING_TIME: Duration = Duration::from_secs(10);
 /// The interval between two measurements of a process's resources.
