@@ -5,7 +5,6 @@
 use std::{
     fs,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
-    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,8 +21,8 @@ use rsshm_testkit::{
 };
 
 use crate::support::{
-    CAPS, ChannelExt, SECOND, SIZE, Service, StopOnDrop, descriptor, open_reader, open_writer, publish, publish_event,
-    publish_frame, publish_sized, slots,
+    CAPS, ChannelExt, SECOND, SIZE, Service, beside_full_speed, descriptor, open_reader, open_writer, publish,
+    publish_event, publish_frame, publish_sized, slots,
 };
 
 pub const ROLES: &[(&str, Role)] = &[
@@ -224,16 +223,7 @@ fn observer_describes_frames_of_writer_at_full_speed() {
     let writer = channel.writer(slots(3));
     assert!(publish(&writer, 1));
     let observer = Observer::open(&channel).unwrap().unwrap();
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut value = 1;
-            while !stop.load(Ordering::Relaxed) {
-                value += 1;
-                assert!(publish(&writer, value));
-            }
-        });
-        let stopping = StopOnDrop(&stop);
+    beside_full_speed(&writer, || {
         let mut last = 0;
         for _ in 0..20_000 {
             let (seq, newest) = observer.describe_newest().expect("a frame was published");
@@ -244,7 +234,6 @@ fn observer_describes_frames_of_writer_at_full_speed() {
             assert!(oldest >= last && descriptor.offset == oldest, "{oldest} after {last}");
             last = seq;
         }
-        drop(stopping);
     });
 }
 

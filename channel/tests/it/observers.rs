@@ -12,7 +12,9 @@ use nix::libc;
 use rsshm_channel::{Next, Observer, ReadLimits};
 use rsshm_testkit::{Channel, PATIENCE, eventually, frames::is_filled, on_this_machine};
 
-use crate::support::{CAPS, ChannelExt, SIZE, Service, StopOnDrop, check, check_bytes, next, publish, raw, slots};
+use crate::support::{
+    CAPS, ChannelExt, SIZE, Service, StopOnDrop, beside_full_speed, check, check_bytes, next, publish, raw, slots,
+};
 
 /// The number of frames that each reader of a fast writer takes at least.
 const FRAMES: u32 = 21;
@@ -80,16 +82,7 @@ fn observer_gets_whole_frames_only() {
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
     assert!(publish(&writer, 1));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut value = 1;
-            while !stop.load(Ordering::Relaxed) {
-                value += 1;
-                assert!(publish(&writer, value));
-            }
-        });
-        let stopping = StopOnDrop(&stop);
+    beside_full_speed(&writer, || {
         let (began, time) = (Instant::now(), on_this_machine(Duration::from_millis(700)));
         let (mut frames, mut last) = (0, 0);
         let mut observer = channel.observer();
@@ -110,7 +103,6 @@ fn observer_gets_whole_frames_only() {
                 assert!(is_filled(&copy, seq as u8));
             }
         }
-        drop(stopping);
     });
 }
 

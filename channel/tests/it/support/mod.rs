@@ -326,6 +326,23 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
+/// Runs `test` while a thread publishes frames with the values from 2 on, as fast as it can.
+pub fn beside_full_speed(writer: &Writer, test: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut value = 1;
+            // Relaxed: the flag carries no other data.
+            while !stop.load(Ordering::Relaxed) {
+                value += 1;
+                assert!(publish(writer, value));
+            }
+        });
+        let _stopping = StopOnDrop(&stop);
+        test();
+    });
+}
+
 /// A thread that runs a writer's service, as rsshmsink does.
 pub struct Service {
     thread: Option<ServiceThread>,
