@@ -91,7 +91,7 @@ fn longest_timeout_is_no_timeout() {
 
 #[test]
 fn interrupt_ends_wait_between_two_segments() {
-    // The reader gives the channel up after a second. If other programs delay the test for so long, the test repeats this.
+    // After a second, the reader reports the channel as lost. If other programs delay the test for longer, it repeats this.
     eventually("each wait is interrupted", || {
         let channel = Channel::new();
         let writer = channel.writer(slots(4));
